@@ -1,0 +1,4 @@
+package proxy
+
+// Conn is a client's connection before login.
+type Conn struct{}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"time"
+
+	"migproxy/config"
+)
+
+// State is where an account stands.
+type State string
+
+// The states. docs/design.md draws the ways between them.
+const (
+	Provisioning State = "provisioning" // committed with its sealed password; the account is being created
+	Copying      State = "copying"      // the account is there; its mail is being copied
+	Active       State = "active"       // lives on the target
+	Finished     State = "finished"     // lives on the target, its source is never asked again
+	Native       State = "native"       // was on the target before migproxy
+	AtSource     State = "at_source"    // known to the source, not to move yet
+	Conflict     State = "conflict"     // the target has this name and migproxy did not make it
+	Waiting      State = "waiting"      // for room, or for the administrator; Reason says for what
+	Failed       State = "failed"       // Reason says why
+	Excluded     State = "excluded"     // the administrator keeps it at the source
+)
+
+// Origin says how the account came to be on the target, as far as it has been
+// committed.
+type Origin string
+
+// The origins.
+const (
+	OriginUnknown Origin = ""        // nothing was asked yet
+	OriginFree    Origin = "free"    // the target said that the name is free; creating it may have begun
+	OriginCreated Origin = "created" // migproxy created it
+	OriginAdopted Origin = "adopted" // it was there; its password is never set
+)
+
+// Account is one mailbox owner.
+type Account struct {
+	ID       int64
+	Identity config.Identity // Login is the name first typed
+	State    State
+	Origin   Origin
+	Mode     config.Mode
+	// Reason is why the account waits, failed or is in conflict, and what to do.
+	Reason string
+
+	Messages int64 // copied or recognised on the target
+	Bytes    int64 // octets copied
+	Expected int64 // messages that the source had when last counted
+	SetAside int64 // messages in quarantine
+	Attempts int   // tries since the last progress
+
+	// PasswordVersion counts the passwords sealed for this account; 0 is none.
+	// It goes on counting after one is erased.
+	PasswordVersion int64
+	HasPassword     bool
+
+	Due       time.Time // when a worker is to look at it; zero: never
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	// ProgressAt is when a worker last settled something.
+	ProgressAt time.Time
+	// FlippedAt is when the account began to live on the target; zero before.
+	FlippedAt time.Time
+}
+
+// Moved reports whether the account lives on the target.
+func (a Account) Moved() bool {
+	return a.State == Active || a.State == Finished || a.State == Native
+}
+
+// Change is published when an account was written.
+type Change struct {
+	AccountID int64
+	Address   string
+	State     State
+}
