@@ -32,7 +32,9 @@ type StatusError struct {
 	Text    string // for the log only
 }
 
-func (e *StatusError) Error() string { return e.Command + ": " + e.Type + " [" + e.Code + "] " + e.Text }
+func (e *StatusError) Error() string {
+	return e.Command + ": " + e.Type + " [" + e.Code + "] " + e.Text
+}
 
 // Mailbox is one LIST response. Names here and below are as on the wire
 // (modified UTF-7, not decoded), without their quoting.
