@@ -29,14 +29,17 @@ type process struct {
 	done chan struct{}
 }
 
-// start runs a command in a process group of its own, its output going to out.
+// start runs a program in a process group of its own, its output going to out.
 func (p *process) start(out io.Writer, name string, args ...string) error {
+	return p.startCommand(out, exec.Command(name, args...))
+}
+
+func (p *process) startCommand(out io.Writer, cmd *exec.Cmd) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd != nil {
 		return errors.New("already running")
 	}
-	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"testing"
 
+	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"migproxy/e2e/servers"
@@ -27,5 +28,29 @@ func TestDovecotTakesAnyPassword(t *testing.T) {
 	ns, err := c.Namespace().Wait()
 	if err != nil || ns.Personal[0].Prefix != "INBOX." {
 		t.Fatalf("%v %v", ns, err)
+	}
+}
+
+// Courier has no UIDNEXT in SELECT, no SPECIAL-USE, no MULTIAPPEND and no
+// LITERAL+: the tests stand on that.
+func TestCourierIsWhatOthersAreNot(t *testing.T) {
+	const password = `se"cret`
+	s := servers.StartCourier(t, map[string]string{"anna@example.com": password})
+	c, err := imapclient.DialInsecure(servers.Address(s.IMAP), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Login("anna@example.com", password).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	caps, err := c.Capability().Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cap := range []imap.Cap{imap.CapSpecialUse, imap.CapMultiAppend, imap.CapLiteralPlus} {
+		if _, has := caps[cap]; has {
+			t.Errorf("courier offers %s", cap)
+		}
 	}
 }
