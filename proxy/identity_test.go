@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"testing"
+
+	"migproxy/config"
+)
+
+func TestResolve(t *testing.T) {
+	cfg := &config.Config{
+		DefaultDomain: "default.example",
+		Domains:       []config.Domain{{Name: "Example.com"}, {Name: "sub.example.com"}, {Name: "default.example"}},
+	}
+	tests := []struct {
+		name                    string
+		login, server, listener string
+		want                    string // address; empty for the zero Identity
+	}{
+		{"full address", "anna@example.com", "", "", "anna@example.com"},
+		{"case is folded", "ANNA@EXAMPLE.COM", "", "", "anna@example.com"},
+		{"the last @ counts", "odd@name@example.com", "", "", "odd@name@example.com"},
+		{"address beats server name", "anna@example.com", "default.example", "default.example", "anna@example.com"},
+		{"foreign domain", "anna@elsewhere.example", "example.com", "example.com", ""},
+		{"server name", "anna", "example.com", "default.example", "anna@example.com"},
+		{"server name below a domain", "anna", "IMAP.mail.example.com", "", "anna@example.com"},
+		{"nearest domain of the server name", "anna", "imap.sub.example.com", "", "anna@sub.example.com"},
+		{"server name with final dot", "anna", "mail.example.com.", "", "anna@example.com"},
+		{"no part of a label", "anna", "notexample.com", "", "anna@default.example"},
+		{"listener", "anna", "elsewhere.example", "Example.com", "anna@example.com"},
+		{"listener of a foreign domain", "anna", "", "elsewhere.example", ""},
+		{"default", "anna", "", "", "anna@default.example"},
+		{"folded umlaut", "ÄNNE", "", "", "änne@default.example"},
+		{"space inside", "anna b", "", "", "anna b@default.example"},
+		{"empty", "", "", "", ""},
+		{"empty local part", "@example.com", "", "", ""},
+		{"empty domain", "anna@", "", "", ""},
+		{"line feed", "anna\n@example.com", "", "", ""},
+		{"NUL", "anna\x00", "", "", ""},
+		{"C1 control", "anna\u0085", "", "", ""},
+		{"not UTF-8", "ann\xe9", "", "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := resolve(cfg, &Attempt{Login: tt.login, ServerName: tt.server, ListenerDomain: tt.listener})
+			if tt.want == "" {
+				if got != (config.Identity{}) {
+					t.Fatalf("got %+v, want none", got)
+				}
+				return
+			}
+			if got.Address() != tt.want || got.Login != tt.login {
+				t.Fatalf("got %+v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoDefaultDomain(t *testing.T) {
+	cfg := &config.Config{Domains: []config.Domain{{Name: "example.com"}}}
+	if got := resolve(cfg, &Attempt{Login: "anna"}); got != (config.Identity{}) {
+		t.Fatalf("got %+v, want none", got)
+	}
+}
