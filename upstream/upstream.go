@@ -6,14 +6,25 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
 	"migproxy/config"
 )
+
+// loginTimeout bounds a login whose context has no deadline.
+const loginTimeout = time.Minute
+
+// defaultTTL is the number of proxies that may follow where the client's own
+// number is not known. It is Dovecot's default and ends loops.
+const defaultTTL = 5
 
 // Client is who is connecting, as the server is told (Dovecot's ID and
 // XCLIENT). The zero Client is migproxy itself: nothing is said.
@@ -52,44 +63,102 @@ type Server struct {
 	protocol config.Protocol
 	cfg      config.Server
 	log      *zap.Logger
-	// helper: TLS configuration and whatever else is parsed once
+	tls      *tls.Config // without ServerName, which is each address's own
 }
 
 // NewServer prepares to reach a server. The error says which setting is wrong.
 func NewServer(p config.Protocol, cfg config.Server, log *zap.Logger) (*Server, error) {
-	return nil, errors.ErrUnsupported
+	if p != config.IMAP && p != config.POP3 {
+		return nil, fmt.Errorf("protocol %q: write imap or pop3", string(p))
+	}
+	if len(cfg.Address) == 0 {
+		return nil, errors.New("address: write the host:port of the server")
+	}
+	for _, a := range cfg.Address {
+		if a.Host == "" || a.Port == 0 {
+			return nil, fmt.Errorf("address %q: write host:port", hostPort(a))
+		}
+	}
+	switch cfg.TLS {
+	case config.TLSImplicit, config.TLSStartTLS, config.TLSDetect, config.TLSNone:
+	default:
+		return nil, fmt.Errorf("tls %q: write implicit, starttls, detect or none", string(cfg.TLS))
+	}
+	t, err := tlsConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &Server{protocol: p, cfg: cfg, log: log, tls: t}, nil
+}
+
+// Address lists the server's addresses, as host:port, for logs.
+func (s *Server) Address() string {
+	list := make([]string, len(s.cfg.Address))
+	for i, a := range s.cfg.Address {
+		list[i] = hostPort(a)
+	}
+	return strings.Join(list, ", ")
 }
 
 // Login reaches the server and authenticates. Every error is an *Error. The
 // context's deadline bounds the whole dialogue; the session that is returned
 // has no deadline set.
 func (s *Server) Login(ctx context.Context, c Credentials, who Client) (*Session, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Domain is one mail domain with its servers ready to be reached.
-type Domain struct {
-	Config *config.Domain
-	Source Side
-	Target Side
-}
-
-// Side is one of a domain's two servers, by protocol; a protocol that it does
-// not serve is nil.
-type Side struct {
-	IMAP *Server
-	POP3 *Server
-}
-
-// Over returns the server for a protocol, or nil.
-func (s Side) Over(p config.Protocol) *Server {
-	if p == config.POP3 {
-		return s.POP3
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	l, err := s.open(ctx)
+	if err != nil {
+		return nil, s.failure(ctx, nil, err)
 	}
-	return s.IMAP
+	session, err := s.login(l, c, who)
+	if err == nil {
+		err = l.release(ctx)
+	}
+	if err != nil {
+		l.cut()
+		return nil, s.failure(ctx, l, err)
+	}
+	return session, nil
 }
 
-// Domains prepares every domain of the configuration, by lower-case name.
-func Domains(cfg *config.Config, log *zap.Logger) (map[string]*Domain, error) {
-	return nil, errors.ErrUnsupported
+func (s *Server) login(l *link, c Credentials, who Client) (*Session, error) {
+	if who != (Client{}) {
+		if err := l.dialogue.tell(who); err != nil {
+			return nil, err
+		}
+	}
+	user := s.cfg.Username.Expand(c.Identity)
+	caps, err := l.dialogue.authenticate(user, c.Authzid, c.Password)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{Conn: l.conn, Reader: l.reader, Protocol: s.protocol,
+		Capabilities: caps, Server: l.server}, nil
+}
+
+// failure makes an *Error of whatever ended a login. What is not an answer to
+// the credentials is Unavailable.
+func (s *Server) failure(ctx context.Context, l *link, err error) *Error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		e = &Error{Outcome: Unavailable, Err: explain(ctx, err)}
+	}
+	if e.Server == "" {
+		e.Server = s.Address()
+		if l != nil {
+			e.Server = l.server
+		}
+	}
+	return e
+}
+
+// bounded gives a context a deadline where it has none.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, loginTimeout)
 }
