@@ -4,44 +4,47 @@
 // It imports no other room of the project.
 package config
 
-import "time"
+import "strings"
+
+//go:generate go run ./internal/docgen ../docs/configuration.md
 
 // Config is the whole configuration file.
 //
 // docs/configuration.md is generated from the doc, default and example tags of
-// this structure and of those below it.
+// this structure and of those below it. The default tags are also where Load
+// takes the defaults from.
 type Config struct {
-	Hostname      string     `koanf:"hostname" doc:"Name this server calls itself in greetings. Default: the host's own name."`
-	DefaultDomain string     `koanf:"default_domain" doc:"Domain of login names without one, where neither the TLS server name nor the listener gives it."`
-	State         State      `koanf:"state"`
-	TLS           TLS        `koanf:"tls"`
-	Listeners     []Listener `koanf:"listeners"`
-	Admin         Admin      `koanf:"admin"`
-	Limits        Limits     `koanf:"limits"`
-	Shutdown      Shutdown   `koanf:"shutdown"`
-	Domains       []Domain   `koanf:"domains"`
-	Migration     Migration  `koanf:"migration"`
-	Log           Log        `koanf:"log"`
+	Hostname      string     `koanf:"hostname" doc:"Name that this server calls itself in greetings. Default: the host's own name." example:"mail.example.com"`
+	DefaultDomain string     `koanf:"default_domain" doc:"Domain of login names without one, where neither the TLS server name nor the listener gives it. Must be one of the domains below. Without it such logins fail." example:"example.com"`
+	State         State      `koanf:"state" doc:"Where accounts, work and the ledger are kept."`
+	TLS           TLS        `koanf:"tls" doc:"What the listeners offer to clients."`
+	Listeners     []Listener `koanf:"listeners" doc:"The addresses on which clients are served. At least one."`
+	Admin         Admin      `koanf:"admin" doc:"Where metrics, health and the command line reach the running server."`
+	Limits        Limits     `koanf:"limits" doc:"What one client may take."`
+	Shutdown      Shutdown   `koanf:"shutdown" doc:"How the server ends."`
+	Domains       []Domain   `koanf:"domains" doc:"The mail domains and the two servers that each moves between. At least one."`
+	Migration     Migration  `koanf:"migration" doc:"How the copy works."`
+	Log           Log        `koanf:"log" doc:"What is written where."`
 }
 
 // State says where accounts, work and the ledger are kept.
 type State struct {
-	URL               string   `koanf:"url"`
-	KeyFile           string   `koanf:"key_file"`
-	CredentialsMaxAge Duration `koanf:"credentials_max_age"`
+	URL               string   `koanf:"url" doc:"The database: sqlite:// and an absolute path. It is made at the first start. Required." example:"sqlite:///var/lib/migproxy/migproxy.db"`
+	KeyFile           string   `koanf:"key_file" doc:"The key that seals passwords: 32 random bytes, mode 0600, made at the first start. Back it up apart from the database. Required." example:"/var/lib/migproxy/key"`
+	CredentialsMaxAge Duration `koanf:"credentials_max_age" default:"90d" doc:"How long after its last use a sealed password is erased, finished or not."`
 }
 
 // TLS is what the listeners offer to clients.
 type TLS struct {
-	Certificates        []Certificate  `koanf:"certificates"`
-	MinVersion          TLSVersion     `koanf:"min_version"`
-	AllowPlaintextLogin PlaintextLogin `koanf:"allow_plaintext_login"`
+	Certificates        []Certificate  `koanf:"certificates" doc:"The certificates, chosen by the TLS server name; the first is for clients that ask for none. Needed by listeners with tls: starttls or implicit. ECDSA keys take less work than RSA."`
+	MinVersion          TLSVersion     `koanf:"min_version" default:"1.2" doc:"Least TLS version that clients may use."`
+	AllowPlaintextLogin PlaintextLogin `koanf:"allow_plaintext_login" default:"false" doc:"Who may log in without TLS: nobody, everybody, or clients on this machine."`
 }
 
 // Certificate names a PEM certificate chain and its private key.
 type Certificate struct {
-	Cert string `koanf:"cert"`
-	Key  string `koanf:"key"`
+	Cert string `koanf:"cert" doc:"PEM file with the certificate and its chain. Required." example:"/etc/migproxy/tls.crt"`
+	Key  string `koanf:"key" doc:"PEM file with the private key. Required." example:"/etc/migproxy/tls.key"`
 }
 
 // TLSVersion is the least TLS version offered, "1.2" or "1.3".
@@ -81,42 +84,42 @@ const (
 
 // Listener is one address on which clients are served.
 type Listener struct {
-	Protocol Protocol `koanf:"protocol"`
-	Address  Address  `koanf:"address"`
-	TLS      TLSMode  `koanf:"tls"`
-	Domain   string   `koanf:"domain"`
+	Protocol Protocol `koanf:"protocol" doc:"What is spoken here. Required." example:"imap"`
+	Address  Address  `koanf:"address" doc:"Where to listen; without a host on every address, port 0 for any free port. Required." example:":143"`
+	TLS      TLSMode  `koanf:"tls" default:"starttls" doc:"starttls (STLS for POP3), implicit from the first byte, or none. detect is for servers only."`
+	Domain   string   `koanf:"domain" doc:"Domain of login names without one, on this address. Must be one of the domains below."`
 }
 
 // Admin is where metrics and the command line reach the running server.
 type Admin struct {
-	Address Address `koanf:"address"`
-	Socket  string  `koanf:"socket"`
+	Address Address `koanf:"address" default:"127.0.0.1:8025" doc:"HTTP: /metrics, /healthz and /readyz. Anybody who reaches it may read them."`
+	Socket  string  `koanf:"socket" default:"/run/migproxy/admin.sock" doc:"Unix socket of the command line, mode 0600. At most 107 bytes."`
 }
 
 // Limits bound what one client may take.
 type Limits struct {
-	LoginTimeout    Duration  `koanf:"login_timeout"`
-	IdleTimeout     Duration  `koanf:"idle_timeout"`
-	PerAddress      int       `koanf:"per_address"`
-	PerAccount      int       `koanf:"per_account"`
-	TrustedNetworks []Network `koanf:"trusted_networks"`
+	LoginTimeout    Duration  `koanf:"login_timeout" default:"60s" doc:"How long a client may take to log in."`
+	IdleTimeout     Duration  `koanf:"idle_timeout" default:"35m" doc:"How long a session may be silent in both directions. RFC 9051 asks for at least 30 minutes."`
+	PerAddress      int       `koanf:"per_address" default:"100" doc:"Connections at a time from one client address."`
+	PerAccount      int       `koanf:"per_account" default:"50" doc:"Sessions at a time of one account."`
+	TrustedNetworks []Network `koanf:"trusted_networks" default:"127.0.0.0/8, ::1" doc:"Networks whose clients are not limited and slowed down by address."`
 }
 
 // Shutdown says how long sessions may go on after SIGTERM.
 type Shutdown struct {
-	Grace Duration `koanf:"grace"`
+	Grace Duration `koanf:"grace" default:"30s" doc:"How long sessions may go on after SIGTERM; 0s ends them at once."`
 }
 
 // Domain is one mail domain and the two servers it moves between.
 type Domain struct {
-	Name       string     `koanf:"name"`
-	Source     Source     `koanf:"source"`
-	Target     Target     `koanf:"target"`
-	Mode       Mode       `koanf:"mode"`
-	Adopt      bool       `koanf:"adopt"`
-	AccessMode AccessMode `koanf:"access_mode"`
-	Parking    Parking    `koanf:"parking"`
-	Wave       Wave       `koanf:"wave"`
+	Name       string     `koanf:"name" doc:"The domain. Required." example:"example.com"`
+	Source     Source     `koanf:"source" doc:"The old server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
+	Target     Target     `koanf:"target" doc:"The new server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
+	Mode       Mode       `koanf:"mode" default:"accounts" doc:"What the login of an account that only the source knows begins: accounts creates it on the target and copies its mail; passwords sets the password on the target and copies nothing."`
+	Adopt      bool       `koanf:"adopt" default:"false" doc:"Copy mail into accounts that the target has already, if both servers take the same password. Otherwise such accounts are left alone."`
+	AccessMode AccessMode `koanf:"access_mode" default:"username" doc:"How an account's addresses are found: username takes the login name as the address."`
+	Parking    Parking    `koanf:"parking" doc:"What a user gets while his mail is copied."`
+	Wave       Wave       `koanf:"wave" doc:"Which accounts may migrate now; the others stay at the source. Patterns are matched against the whole address, whatever its case; * stands for any run of characters."`
 }
 
 // Mode says what a login of an account that has not moved begins.
@@ -137,33 +140,33 @@ const AccessUsername AccessMode = "username" // the login name is the address
 // Source is the old server of a domain. A protocol that is nil is not served
 // by it.
 type Source struct {
-	IMAP *Server `koanf:"imap"`
-	POP3 *Server `koanf:"pop3"`
+	IMAP *Server `koanf:"imap" doc:"How to reach it over IMAP."`
+	POP3 *Server `koanf:"pop3" doc:"How to reach it over POP3."`
 }
 
 // Target is the new server of a domain.
 type Target struct {
-	IMAP      *Server   `koanf:"imap"`
-	POP3      *Server   `koanf:"pop3"`
-	Provision Provision `koanf:"provision"`
+	IMAP      *Server   `koanf:"imap" doc:"How to reach it over IMAP."`
+	POP3      *Server   `koanf:"pop3" doc:"How to reach it over POP3."`
+	Provision Provision `koanf:"provision" doc:"How accounts are created there."`
 }
 
 // Server is how to reach one server over one protocol.
 type Server struct {
-	Address   Addresses `koanf:"address"` // tried in this order
-	TLS       TLSMode   `koanf:"tls"`
-	Username  Template  `koanf:"username"`
-	CAFile    string    `koanf:"ca_file"`
-	PinSHA256 string    `koanf:"pin_sha256"`
+	Address   Addresses `koanf:"address" doc:"host:port, or a list of them, tried in this order. Required." example:"old.example.com:993"`
+	TLS       TLSMode   `koanf:"tls" default:"starttls" doc:"implicit, starttls (and nothing without it), detect (starttls where it is offered, else without) or none."`
+	Username  Template  `koanf:"username" default:"{address}" doc:"The user name that this server is sent: {address}, {local}, {domain} or {login} (as the client typed it), and text around them."`
+	CAFile    string    `koanf:"ca_file" doc:"PEM file with the authorities that may have signed its certificate, instead of the system's."`
+	PinSHA256 string    `koanf:"pin_sha256" doc:"SHA-256 of its certificate (DER), 64 hexadecimal digits, colons allowed: this certificate is taken whoever signed it, and no other."`
 }
 
 // Provision says how accounts are created on the target.
 type Provision struct {
-	Driver  Driver   `koanf:"driver"`
-	Command []string `koanf:"command"` // exec
-	Timeout Duration `koanf:"timeout"` // exec
-	Path    string   `koanf:"path"`    // passwd-file
-	Lock    string   `koanf:"lock"`    // passwd-file
+	Driver  Driver   `koanf:"driver" doc:"exec runs a command; passwd-file writes a Dovecot passwd-file. Required." example:"exec"`
+	Command []string `koanf:"command" doc:"exec: the program, by its absolute path, and its arguments." example:"[/usr/local/bin/create-account]"`
+	Timeout Duration `koanf:"timeout" default:"30s" doc:"exec: how long the command may take."`
+	Path    string   `koanf:"path" doc:"passwd-file: the file. It must be there, empty if need be." example:"/etc/dovecot/migrated-users"`
+	Lock    string   `koanf:"lock" doc:"passwd-file: the lock that whatever else writes the file must hold as well. Default: path and .lock." example:"/etc/dovecot/migrated-users.lock"`
 }
 
 // Driver names a provision driver.
@@ -177,11 +180,11 @@ const (
 
 // Parking is what a user gets while his mail is copied.
 type Parking struct {
-	Mode         ParkingMode `koanf:"mode"`
-	Account      string      `koanf:"account"`       // mode account
-	PasswordFile string      `koanf:"password_file"` // mode account
-	Template     string      `koanf:"template"`      // mode notice: a file; empty is the built-in text
-	Max          Duration    `koanf:"max"`
+	Mode         ParkingMode `koanf:"mode" doc:"notice: a read-only mailbox with one message that says why and how far. account: a read-only mailbox with the messages of a migration account. hold: a temporary failure at each login. Default: account if one is named, else notice. POP3 clients get a temporary failure in every mode."`
+	Account      string      `koanf:"account" doc:"account: the migration account on the target, whose INBOX is shown." example:"migration@example.com"`
+	PasswordFile string      `koanf:"password_file" doc:"account: a file with that account's password." example:"/etc/migproxy/parking"`
+	Template     string      `koanf:"template" doc:"notice: a file with the text (Go text/template). Default: a text of our own."`
+	Max          Duration    `koanf:"max" default:"1h" doc:"How long a user stays parked while the copy makes no progress; then he gets his old mailbox on the source until it goes on."`
 }
 
 // ParkingMode is a way of parking.
@@ -197,26 +200,32 @@ const (
 // Wave says which accounts may migrate now. Patterns are matched against the
 // whole address; * stands for any run of characters.
 type Wave struct {
-	Include []string `koanf:"include"`
-	Exclude []string `koanf:"exclude"`
+	Include []string `koanf:"include" default:"*" doc:"Addresses or patterns that may migrate." example:"[\"a*@example.com\"]"`
+	Exclude []string `koanf:"exclude" doc:"Addresses or patterns that may not, even if they are included." example:"[\"director@example.com\"]"`
 }
 
 // Migration is how the copy works.
 type Migration struct {
-	Active      bool     `koanf:"active"`
-	Concurrency int      `koanf:"concurrency"`
-	SettleQuiet Duration `koanf:"settle_quiet"`
+	Active      bool     `koanf:"active" default:"true" doc:"Whether new accounts begin to migrate. Counts at the first start only; afterwards the commands start and stop say so."`
+	Concurrency int      `koanf:"concurrency" default:"4" doc:"Accounts that are copied at a time."`
+	SettleQuiet Duration `koanf:"settle_quiet" default:"5s" doc:"How long a target's folder must have been still before a batch that was cut off is settled: a server may commit after the connection was lost."`
 }
 
 // Log is what is written where.
 type Log struct {
-	Level  string `koanf:"level"`
-	Format string `koanf:"format"`
-	File   string `koanf:"file"`
+	Level  string `koanf:"level" default:"info" doc:"Least severity that is written: debug, info, warn or error."`
+	Format string `koanf:"format" default:"console" doc:"console (for people) or json (for programs)."`
+	File   string `koanf:"file" doc:"File that is appended to. Default: standard error."`
 }
 
-// Duration is a time.Duration that also reads days: "90d", "1d12h".
-type Duration time.Duration
-
-// Std returns d as the standard library's type.
-func (d Duration) Std() time.Duration { return time.Duration(d) }
+// Domain returns a configured domain, whatever the case of its name; nil when
+// there is none.
+func (c *Config) Domain(name string) *Domain {
+	name = strings.ToLower(name)
+	for i := range c.Domains {
+		if c.Domains[i].Name == name {
+			return &c.Domains[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+package config
+
+import (
+	"os"
+	"strings"
+)
+
+// complete fills in the defaults that no tag can give, and brings names into
+// the one form in which they are compared.
+func (s *settings) complete(c *Config) {
+	if c.Hostname == "" {
+		name, err := os.Hostname()
+		if err != nil || name == "" {
+			s.report("hostname", "this machine has no name (%v); write the name that clients connect to", err)
+		}
+		c.Hostname = name
+	}
+	c.DefaultDomain = strings.ToLower(c.DefaultDomain)
+	for i := range c.Listeners {
+		c.Listeners[i].Domain = strings.ToLower(c.Listeners[i].Domain)
+	}
+	for i := range c.Domains {
+		c.Domains[i].complete()
+	}
+}
+
+func (d *Domain) complete() {
+	d.Name = strings.ToLower(d.Name)
+	if p := &d.Target.Provision; p.Driver == DriverPasswdFile && p.Lock == "" {
+		p.Lock = p.Path + ".lock"
+	}
+	if p := &d.Parking; p.Mode == "" {
+		p.Mode = ParkNotice
+		if p.Account != "" {
+			p.Mode = ParkAccount
+		}
+	}
+	for _, server := range []*Server{d.Source.IMAP, d.Source.POP3, d.Target.IMAP, d.Target.POP3} {
+		if server != nil {
+			server.PinSHA256 = strings.ToLower(strings.ReplaceAll(server.PinSHA256, ":", ""))
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func (s *settings) domains(c *Config) {
+	if len(c.Domains) == 0 {
+		s.report("domains", "is missing; write at least one, with name, source and target")
+	}
+	names := map[string]int{}
+	for i := range c.Domains {
+		d := &c.Domains[i]
+		key := fmt.Sprintf("domains[%d]", i)
+		first, twice := names[d.Name]
+		switch {
+		case d.Name == "":
+			s.report(key+".name", "is missing; write the domain, such as example.com")
+		case !hostName.MatchString(d.Name) || strings.HasSuffix(d.Name, "."):
+			s.report(key+".name", "%q is not a domain; write what stands behind the @, such as example.com", d.Name)
+		case twice:
+			s.report(key+".name", "%q is domains[%d] already; take one of them away", d.Name, first)
+		default:
+			names[d.Name] = i
+		}
+		s.side(key+".source", d.Source.IMAP, d.Source.POP3, d.Mode)
+		s.side(key+".target", d.Target.IMAP, d.Target.POP3, d.Mode)
+		s.provision(key+".target.provision", d.Target.Provision)
+		s.parking(key+".parking", d.Parking)
+	}
+}
+
+// side checks one of a domain's two servers.
+func (s *settings) side(key string, imap, pop3 *Server, mode Mode) {
+	switch {
+	case imap == nil && mode == ModeAccounts:
+		s.report(key+".imap", "is missing; the copy needs IMAP: write how to reach the server, such as { address: \"mail.example.com:993\", tls: implicit }")
+	case imap == nil && pop3 == nil:
+		s.report(key, "has no server; write how to reach it under imap, pop3 or both")
+	}
+	s.server(key+".imap", imap)
+	s.server(key+".pop3", pop3)
+}
+
+func (s *settings) server(key string, server *Server) {
+	if server == nil {
+		return
+	}
+	if len(server.Address) == 0 {
+		s.report(key+".address", "is missing; write host:port, or a list of them")
+	}
+	for i, a := range server.Address {
+		at := key + ".address"
+		if _, list := s.lines[fmt.Sprintf("%s[%d]", at, i)]; list {
+			at = fmt.Sprintf("%s[%d]", at, i)
+		}
+		if a.Host == "" || a.Port == 0 {
+			s.report(at, "%q is no server's address; write host and port, such as mail.example.com:993", a)
+		}
+	}
+	s.template(key+".username", string(server.Username))
+	if server.PinSHA256 != "" && !pinned.MatchString(server.PinSHA256) {
+		s.report(key+".pin_sha256", "is not a SHA-256; write 64 hexadecimal digits, with or without colons")
+	}
+	if server.CAFile == "" || !s.readableFile(key+".ca_file", server.CAFile) {
+		return
+	}
+	pem, err := os.ReadFile(server.CAFile)
+	if err != nil || !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		s.report(key+".ca_file", "%s holds no certificate; name a PEM file with at least one", server.CAFile)
+	}
+}
+
+// template checks that what is in braces is known, and that the account is in it.
+func (s *settings) template(key, text string) {
+	left := text
+	for _, known := range []string{"{address}", "{local}", "{login}", "{domain}"} {
+		left = strings.ReplaceAll(left, known, "")
+	}
+	if strings.ContainsAny(left, "{}") {
+		s.report(key, "%q has braces that stand for nothing; write {address}, {local}, {domain} or {login}", text)
+		return
+	}
+	if strings.ReplaceAll(text, "{domain}", "") == left {
+		s.report(key, "%q gives every user the same name; write {address}, {local} or {login} in it", text)
+	}
+}
+
+func (s *settings) provision(key string, p Provision) {
+	s.positive(key+".timeout", int64(p.Timeout))
+	switch p.Driver {
+	case DriverExec:
+		if p.Path != "" {
+			s.report(key+".path", "belongs to the driver passwd-file; take it away or write driver: passwd-file")
+		}
+		if p.Lock != "" {
+			s.report(key+".lock", "belongs to the driver passwd-file; take it away or write driver: passwd-file")
+		}
+		s.command(key+".command", p.Command)
+	case DriverPasswdFile:
+		if len(p.Command) > 0 {
+			s.report(key+".command", "belongs to the driver exec; take it away or write driver: exec")
+		}
+		s.namedFile(key+".path", p.Path, "write the passwd-file that the target reads")
+	default:
+		s.report(key+".driver", "is missing; write %s", oneOf(p.Driver.Values()))
+	}
+}
+
+func (s *settings) command(key string, command []string) {
+	if len(command) == 0 {
+		s.report(key, "is missing; write the program and its arguments, such as [/usr/local/bin/create-account]")
+		return
+	}
+	program := command[0]
+	if !filepath.IsAbs(program) {
+		s.report(key, "%q has no absolute path; write where the program is, such as /usr/local/bin/create-account", program)
+		return
+	}
+	info, err := os.Stat(program)
+	switch {
+	case err != nil:
+		s.report(key, "%s cannot be run (%v); name a program that is there", program, cause(err))
+	case info.IsDir() || info.Mode()&0o111 == 0:
+		s.report(key, "%s cannot be run; name a program, and make it executable (chmod +x)", program)
+	}
+}
+
+func (s *settings) parking(key string, p Parking) {
+	s.positive(key+".max", int64(p.Max))
+	if p.Mode == ParkAccount {
+		if local, domain, ok := strings.Cut(p.Account, "@"); !ok || local == "" || domain == "" {
+			s.report(key+".account", "mode account needs the migration account; write its address on the target, such as migration@example.com")
+		}
+		s.namedFile(key+".password_file", p.PasswordFile, "write a file with the password of the migration account")
+	}
+	if p.Template != "" {
+		s.readableFile(key+".template", p.Template)
+	}
+}
