@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// After the flip the source's password opens nothing, and an account that the
+// target had before keeps its own.
+func TestOnlyTheTargetsPasswordOpens(t *testing.T) {
+	p := newPair(t, binary, nil)
+	p.source.AddUser(user, "old secret")
+	p.target.AddUser(user, password)
+	appendTo(t, login(t, p.source.IMAP, user, "old secret"), "INBOX", note("at the source"))
+	before := p.targetPasswd()
+	p.start()
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Commands: [][]any{{"select"}}}); !a.OK {
+		t.Fatalf("the target's password: %+v", a)
+	}
+	if a, err := p.state(user); err != nil || a.State != "native" {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	old := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "old secret"})
+	if old.OK || !strings.Contains(old.Error, "AUTHENTICATIONFAILED") {
+		t.Errorf("the source's password: %+v", old)
+	}
+	if a, err := p.state(user); err != nil || a.State != "native" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if p.targetPasswd() != before {
+		t.Error("the target's accounts were changed")
+	}
+}
+
+// The target has the name with another password, and nobody logged in there
+// through the proxy yet: a conflict, and nothing is written.
+func TestAnAccountOfTheTargetIsNotTaken(t *testing.T) {
+	p := newPair(t, binary, nil)
+	p.source.AddUser(user, password)
+	p.target.AddUser(user, "somebody else's")
+	appendTo(t, login(t, p.source.IMAP, user, password), "INBOX", note("at the source"))
+	before := p.targetPasswd()
+	p.start()
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls"}); !a.OK {
+		t.Fatalf("%+v", a)
+	}
+	p.awaitState(user, "conflict")
+	if p.targetPasswd() != before {
+		t.Error("the target's accounts were changed")
+	}
+	if a := ask(t, request{Op: "dump", Port: p.target.IMAP, Password: "somebody else's"}); !a.OK || fmt.Sprint(a.Folders) == "" || len(a.Folders[0].Messages) != 0 {
+		t.Errorf("%+v", a)
+	}
+	// He goes on at the source.
+	a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Commands: [][]any{{"select", "INBOX"}, {"uid", "SEARCH", "ALL"}}})
+	if !a.OK || !strings.Contains(fmt.Sprint(a.Answers[0]), "[OK [1]]") {
+		t.Errorf("in conflict: %+v", a)
+	}
+}
+
+// A password that was changed on the source while the copy runs is the one
+// that opens the account afterwards.
+func TestANewPasswordDuringTheCopy(t *testing.T) {
+	gate := newGate(t)
+	p := newPair(t, binary, gate.provision)
+	p.source.AddUser(user, "first")
+	appendTo(t, login(t, p.source.IMAP, user, "first"), "INBOX", note("mine"))
+	p.start()
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); !a.OK {
+		t.Fatalf("%+v", a)
+	}
+	text := strings.Replace(readFile(t, p.source.PasswdFile), base64.StdEncoding.EncodeToString([]byte("first")), base64.StdEncoding.EncodeToString([]byte("second")), 1)
+	if err := os.WriteFile(p.source.PasswdFile, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// Dovecot notices a new passwd-file by its size and its time in seconds.
+	if err := os.Chtimes(p.source.PasswdFile, time.Time{}, time.Now().Add(10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); a.OK || !strings.Contains(a.Error, "AUTHENTICATIONFAILED") {
+		t.Errorf("the old password: %+v", a)
+	}
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "second"}); !a.OK {
+		t.Fatalf("the new password: %+v", a)
+	}
+	gate.open()
+	p.awaitState(user, "active")
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); a.OK {
+		t.Error("the first password opens the account")
+	}
+	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "second"}); !a.OK {
+		t.Errorf("the new password: %+v", a)
+	}
+}
+
+// Passwords are seen by nobody: every file that migproxy wrote, and what its
+// children were given, is searched for them.
+func TestPasswordsAreSeenByNobody(t *testing.T) {
+	const typed, wrong = "Tr0ub4dor-correct-horse", "Wr0ng-battery-staple"
+	gate := newGate(t)
+	p := newPair(t, binary, gate.provision)
+	p.source.AddUser(user, typed)
+	appendTo(t, login(t, p.source.IMAP, user, typed), "INBOX", note("mine"))
+	p.start()
+	for _, pass := range []string{wrong, typed} {
+		for _, sasl := range []bool{false, true} {
+			ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: pass, SASL: sasl})
+		}
+		ask(t, request{Op: "pop3dump", Port: p.pop3, TLS: "starttls", Password: pass})
+	}
+	p.search(typed, wrong) // while the password is sealed
+	gate.open()
+	p.awaitState(user, "active")
+	for _, args := range [][]string{{"status", "--json"}, {"accounts", "--json"}, {"account", "show", user}, {"log"}} {
+		out, err := p.cli(args...)
+		if err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(out, typed) || strings.Contains(out, wrong) {
+			t.Errorf("%v shows a password", args)
+		}
+	}
+	p.search(typed, wrong)
+	if seen := gate.seen(); strings.Contains(seen, typed) || strings.Contains(seen, base64.StdEncoding.EncodeToString([]byte(typed))) || !strings.Contains(seen, "ensure") {
+		t.Errorf("what the command was given: %s", seen)
+	}
+}
+
+// search fails where a file of migproxy's holds one of the passwords, in the
+// clear or in the forms that SASL sends.
+func (p *pair) search(passwords ...string) {
+	p.t.Helper()
+	files := 0
+	err := filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files++
+		octets, err := os.ReadFile(path)
+		for _, pass := range passwords {
+			for _, form := range []string{pass, base64.StdEncoding.EncodeToString([]byte(pass)), base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + pass))} {
+				if bytes.Contains(octets, []byte(form)) {
+					p.t.Errorf("%s holds a password", path)
+				}
+			}
+		}
+		return err
+	})
+	if err != nil || files < 4 {
+		p.t.Fatalf("%d files searched, %v", files, err)
+	}
+	for _, pid := range p.processes() {
+		for _, name := range []string{"cmdline", "environ"} {
+			octets, err := os.ReadFile(filepath.Join("/proc", pid, name))
+			if err != nil {
+				continue // it has ended
+			}
+			for _, pass := range passwords {
+				if bytes.Contains(octets, []byte(pass)) {
+					p.t.Errorf("/proc/%s/%s holds a password", pid, name)
+				}
+			}
+		}
+	}
+}
+
+// processes is migproxy and its children, by process id.
+func (p *pair) processes() []string {
+	p.t.Helper()
+	pid := fmt.Sprint(p.cmd.Process.Pid)
+	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return append(strings.Fields(string(children)), pid)
+}
