@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"context"
+	"strings"
 
 	"migproxy/config"
 	"migproxy/upstream"
 )
 
-// Attempt is one attempt of a client to authenticate, in any protocol.
+// Attempt is one attempt of a client to authenticate, in any protocol. A
+// Dialogue fills Login, Authzid and Password; the server fills the rest.
 type Attempt struct {
 	Protocol config.Protocol
 	// Login is the authentication identity as typed; Authzid the authorisation
@@ -15,6 +17,8 @@ type Attempt struct {
 	Login    string
 	Authzid  string
 	Password config.Secret
+	// Identity is what Login stands for; zero where its domain is not ours.
+	Identity config.Identity
 	// Client is who is connecting, and the session's id.
 	Client upstream.Client
 	// ServerName is the TLS server name that the client asked for, or empty.
@@ -23,7 +27,18 @@ type Attempt struct {
 	ListenerDomain string
 }
 
+// sendable reports whether the credentials can be put to a server at all. NUL,
+// CR and LF have no place in any protocol's credentials (RFC 4616 section 2,
+// RFC 1939 section 3), and an empty password must reach nobody: some
+// directories take it for an anonymous bind that succeeds (RFC 4513 section
+// 5.1.2).
+func (a *Attempt) sendable() bool {
+	return a.Login != "" && !a.Password.IsZero() &&
+		!strings.ContainsAny(a.Login+a.Authzid+a.Password.Reveal(), "\x00\r\n")
+}
+
 // Dialogue is the client side of a protocol before login. It holds no policy.
+// It belongs to one connection.
 type Dialogue interface {
 	// Greet sends the greeting.
 	Greet(*Conn) error
@@ -34,7 +49,22 @@ type Dialogue interface {
 	Accept(*Conn, *Attempt, *upstream.Session) error
 	// Reject tells the client the outcome.
 	Reject(*Conn, *Attempt, upstream.Outcome) error
+	// Bye tells the client, where the protocol can, why its connection ends.
+	Bye(*Conn, Reason) error
 }
+
+// Reason is why the proxy ends a connection by itself.
+type Reason int
+
+// The reasons.
+const (
+	// TimedOut: no login within login_timeout.
+	TimedOut Reason = iota + 1
+	// Draining: the proxy is shutting down.
+	Draining
+	// Crowded: too many connections from this address.
+	Crowded
+)
 
 // Authenticator decides an attempt: the Broker, or a test's stand-in. Its
 // error is an *upstream.Error. The session it gives may lead to a server or to
