@@ -1,3 +1,47 @@
+# Targets of a Go project whose end-to-end tests need real mail servers.
+# ARGS is handed to the demo, FUZZTIME says how long each fuzz target runs.
+
+FUZZTIME ?= 10s
+
 .PHONY: build
 build:
-	go build -o bin/migproxy ./cmd/migproxy
+	CGO_ENABLED=0 go build -trimpath -o bin/migproxy ./cmd/migproxy
+
+# Installs and unpacks the servers that the tests start; quick when all is there.
+.PHONY: setup
+setup:
+	sh e2e/setup.sh
+
+# Lint has vet's findings already; without vet here a cold machine is faster.
+.PHONY: test
+test: setup
+	go test -race -shuffle=on -vet=off -timeout 15m ./...
+
+.PHONY: test-long
+test-long: setup
+	go test -race -shuffle=on -vet=off -tags long -timeout 60m ./...
+
+.PHONY: lint
+lint:
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then \
+		echo "not formatted, run gofmt -w on them:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags long ./...
+	go tool staticcheck -tags long ./...
+
+.PHONY: generate
+generate:
+	go generate ./...
+
+.PHONY: demo
+demo:
+	go run ./cmd/migproxy demo $(ARGS)
+
+.PHONY: fuzz
+fuzz:
+	@for dir in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -rn1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -d' ' -f2); do \
+			echo "== $$dir $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+		done; \
+	done
