@@ -32,7 +32,9 @@ type Folder struct {
 type Run struct {
 	SourceFirst uint32
 	TargetFirst uint32
-	Digests     []Digest
+	// TargetUIDValidity is the one under which TargetFirst counts.
+	TargetUIDValidity uint32
+	Digests           []Digest
 	// Octets is the sum of RFC822.SIZE that the target is expected to show.
 	Octets int64
 	// Appended is false for messages that were on the target already and were

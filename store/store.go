@@ -7,11 +7,21 @@ package store
 
 import (
 	"context"
+	"crypto/cipher"
+	"database/sql"
+	"embed"
 	"errors"
-	"io"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/pressly/goose/v3"
 	"go.uber.org/zap"
+	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"migproxy/config"
 )
@@ -26,241 +36,124 @@ var (
 	ErrChanged = errors.New("the account has changed meanwhile")
 	// ErrNoPassword: there is no sealed password, or it was erased.
 	ErrNoPassword = errors.New("no password is kept for this account")
+	// ErrRecorded: the ledger or the quarantine has this message already;
+	// nothing was written.
+	ErrRecorded = errors.New("this message is recorded already")
+)
+
+//go:embed migrations/sqlite/*.sql
+var migrations embed.FS
+
+const (
+	// busyTimeout bounds the wait for another process that holds the database.
+	busyTimeout = 10 * time.Second
+	// readers bounds the connections that read.
+	readers = 4
 )
 
 // Store is safe for concurrent use.
 type Store struct {
-	// helper
+	log  *zap.Logger
+	key  cipher.AEAD // the key file's
+	w, r *sql.DB     // one connection that writes, some that read
+	hub  hub
+	// writing is held from before a transaction begins until its changes are
+	// published, so that they are published in the order of the commits.
+	writing chan struct{}
 }
 
 // Open opens (and where needed creates and upgrades) the database of the
 // settings and reads or makes the key file (32 random bytes, mode 0600;
-// refused when others may read it).
+// refused when others may read it). A key file that cannot be used is a
+// *KeyError.
 func Open(ctx context.Context, cfg config.State, log *zap.Logger) (*Store, error) {
-	return nil, errors.ErrUnsupported
+	scheme, path, _ := strings.Cut(cfg.URL, "://")
+	if scheme != "sqlite" || path == "" {
+		// The rest of the URL may hold a password.
+		return nil, fmt.Errorf("state.url begins with %q: write sqlite:///path/to/migproxy.db", scheme)
+	}
+	if err := createPrivate(path); err != nil {
+		return nil, fmt.Errorf("state.url: %w", err)
+	}
+	s := &Store{log: log, writing: make(chan struct{}, 1)}
+	var err error
+	if s.w, err = openSQLite(path, "_txlock=immediate"); err != nil {
+		return nil, err
+	}
+	s.w.SetMaxOpenConns(1)
+	if s.r, err = openSQLite(path, "_pragma=query_only(on)"); err != nil {
+		return nil, errors.Join(err, s.w.Close())
+	}
+	s.r.SetMaxOpenConns(readers)
+	if err := s.prepare(ctx, cfg.KeyFile); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// prepare upgrades the schema and unlocks the sealed passwords.
+func (s *Store) prepare(ctx context.Context, keyFile string) error {
+	if err := migrate(ctx, s.w); err != nil {
+		return err
+	}
+	return s.unlock(ctx, keyFile)
+}
+
+// openSQLite sets up a pool. WAL and synchronous=FULL: a commit that returned
+// survives a power failure. secure_delete: what is erased is overwritten.
+func openSQLite(path, option string) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("state.url: %w", err)
+	}
+	query := strings.Join([]string{
+		fmt.Sprintf("_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()),
+		"_pragma=journal_mode(wal)", "_pragma=synchronous(full)",
+		"_pragma=secure_delete(on)", "_pragma=foreign_keys(on)", option,
+	}, "&")
+	u := url.URL{Scheme: "file", Path: abs, RawQuery: query}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, dbError(err)
+	}
+	return db, nil
+}
+
+// createPrivate makes sure that the database file exists and is its owner's
+// alone; SQLite gives the files beside it the same mode.
+func createPrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
+}
+
+// migrate brings the schema up to this version's.
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		return dbError(err)
+	}
+	have, want, err := p.GetVersions(ctx)
+	if err != nil {
+		return dbError(err)
+	}
+	if have > want {
+		return fmt.Errorf("the state database has schema %d and this migproxy knows %d: run the newer migproxy that wrote it", have, want)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return dbError(err)
+	}
+	return nil
 }
 
 // Close ends all subscriptions and closes the database.
-func (s *Store) Close() error { return errors.ErrUnsupported }
-
-// ---- accounts, as the broker uses them
-
-// Account returns the account with this canonical address, or ErrNotFound.
-func (s *Store) Account(ctx context.Context, address string) (Account, error) {
-	return Account{}, errors.ErrUnsupported
-}
-
-// Accounts lists the accounts, ordered by address; state "" is all.
-func (s *Store) Accounts(ctx context.Context, state State) ([]Account, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// NewAccount is what Begin writes.
-type NewAccount struct {
-	Identity config.Identity
-	Password config.Secret
-	Mode     config.Mode
-	Adopt    bool // the target lets this user in already: copy into what is there
-}
-
-// Begin commits an account as provisioning, with its sealed password and due
-// at once, if it has no row or is at_source; the account's row and the sealed
-// password are one transaction. Where another login was first, it writes
-// nothing and returns that account with begun false.
-func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool, err error) {
-	return Account{}, false, errors.ErrUnsupported
-}
-
-// Note writes native or at_source for an account that has no row, or whose
-// state is one of from; otherwise it returns the account as it is and ErrChanged.
-func (s *Store) Note(ctx context.Context, id config.Identity, to State, from ...State) (Account, error) {
-	return Account{}, errors.ErrUnsupported
-}
-
-// SealPassword keeps the newest password of an account that has not flipped,
-// counts PasswordVersion up unless it is the one kept already, and makes the
-// account due. After the flip it returns ErrChanged.
-func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secret) (version int64, err error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Password opens the sealed password of an account, or returns ErrNoPassword.
-func (s *Store) Password(ctx context.Context, id int64) (password config.Secret, version int64, err error) {
-	return config.Secret{}, 0, errors.ErrUnsupported
-}
-
-// EraseUnused erases, with their keys, the passwords last used before a time,
-// and says how many there were.
-func (s *Store) EraseUnused(ctx context.Context, before time.Time) (int, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Retry makes a waiting, failed or conflicting account due at once, back in
-// the state in which its work stopped. Others return ErrChanged.
-func (s *Store) Retry(ctx context.Context, address string) (Account, error) {
-	return Account{}, errors.ErrUnsupported
-}
-
-// Exclude keeps an account that has not flipped at the source; an unknown one
-// gets a row. A claim on it is fenced off. After the flip: ErrChanged.
-func (s *Store) Exclude(ctx context.Context, id config.Identity) (Account, error) {
-	return Account{}, errors.ErrUnsupported
-}
-
-// ---- the migration as a whole
-
-// Active reports whether new accounts may begin in a domain.
-func (s *Store) Active(ctx context.Context, domain string) (bool, error) {
-	return false, errors.ErrUnsupported
-}
-
-// SeedActive records the settings' value at the first start; later it changes
-// nothing. It returns the value in force.
-func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (bool, error) {
-	return false, errors.ErrUnsupported
-}
-
-// SetActive starts or stops the migration of a domain.
-func (s *Store) SetActive(ctx context.Context, domain string, active bool) error {
-	return errors.ErrUnsupported
-}
-
-// Statistics are the figures of `migproxy status`, over all domains.
-type Statistics struct {
-	StartedAt             time.Time       `json:"started_at"` // when the first account began; zero before
-	MailboxesSeen         int64           `json:"mailboxes_seen"`
-	MailboxesMigrated     int64           `json:"mailboxes_migrated"`
-	MailboxesFailed       int64           `json:"mailboxes_failed"`
-	MessagesMigrated      int64           `json:"messages_migrated"`
-	BytesMigrated         int64           `json:"bytes_migrated"`
-	LastMailbox           string          `json:"last_mailbox"`
-	LastMailboxMigratedAt time.Time       `json:"last_mailbox_migrated_at"`
-	Errors                int64           `json:"errors"`
-	Accounts              map[State]int64 `json:"accounts"`
-}
-
-// Statistics counts.
-func (s *Store) Statistics(ctx context.Context) (Statistics, error) {
-	return Statistics{}, errors.ErrUnsupported
-}
-
-// ---- events
-
-// Event appends a line to the migration's log; address may be empty.
-func (s *Store) Event(ctx context.Context, address, text string) error { return errors.ErrUnsupported }
-
-// Events lists events with an ID above after, oldest first, at most limit;
-// address "" is all. limit 0 is no limit. A negative after gives the last
-// -after events.
-func (s *Store) Events(ctx context.Context, address string, after int64, limit int) ([]Event, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Subscribe publishes what becomes of accounts, and, when events is true, a
-// Change with AccountID 0 for each new event. A slow subscriber never blocks a
-// writer: of several changes of one account it gets at least the last. cancel
-// closes the channel.
-func (s *Store) Subscribe(events bool) (changes <-chan Change, cancel func()) { return nil, nil }
-
-// ---- work, as the migrator uses it
-
-// Claim is a worker's hold on one account. Every write through it checks the
-// fencing number and returns ErrFenced when it was lost.
-type Claim struct {
-	Account Account // as it was when claimed; refreshed by the methods that write it
-	// helper: store, owner, fence
-}
-
-// TakeBack frees what a predecessor of this process held.
-func (s *Store) TakeBack(ctx context.Context, owner string) error { return errors.ErrUnsupported }
-
-// ClaimNext claims the account that has been due for longest; nil when none is.
-func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// NextDue is when the next unclaimed account is due; zero when none is.
-func (s *Store) NextDue(ctx context.Context) (time.Time, error) {
-	return time.Time{}, errors.ErrUnsupported
-}
-
-// Renew prolongs the lease.
-func (c *Claim) Renew(ctx context.Context, lease time.Duration) error { return errors.ErrUnsupported }
-
-// Refresh reads the account again.
-func (c *Claim) Refresh(ctx context.Context) error { return errors.ErrUnsupported }
-
-// SetOrigin commits how the account comes to be on the target; with
-// OriginCreated and OriginAdopted the state becomes copying.
-func (c *Claim) SetOrigin(ctx context.Context, o Origin) error { return errors.ErrUnsupported }
-
-// SetExpected commits how many messages the source has.
-func (c *Claim) SetExpected(ctx context.Context, n int64) error { return errors.ErrUnsupported }
-
-// Release ends the claim and says when to look again: state (waiting, failed,
-// conflict, or unchanged), the reason, and due (zero: never by itself).
-// Attempts count up when failed is true, and start again from zero otherwise.
-func (c *Claim) Release(ctx context.Context, to State, reason string, due time.Time, failed bool) error {
-	return errors.ErrUnsupported
-}
-
-// Flip makes the account active (or, in mode passwords, finished) and ends the
-// claim, but only while PasswordVersion is still passwordVersion: otherwise
-// ErrChanged, and the newer password is to be set and tried first.
-func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error {
-	return errors.ErrUnsupported
-}
-
-// Folders lists the account's folders in the order in which they were put.
-func (c *Claim) Folders(ctx context.Context) ([]Folder, error) { return nil, errors.ErrUnsupported }
-
-// PutFolder adds a folder to the mapping (ID 0; it is set) or writes its
-// UIDVALIDITYs, subscription and Matched.
-func (c *Claim) PutFolder(ctx context.Context, f *Folder) error { return errors.ErrUnsupported }
-
-// Ledger lists a folder's runs of its present SourceUIDValidity, by SourceFirst.
-func (c *Claim) Ledger(ctx context.Context, folderID int64) ([]Run, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// OpenIntent commits an intent and sets its ID.
-func (c *Claim) OpenIntent(ctx context.Context, i *Intent) error { return errors.ErrUnsupported }
-
-// Intents lists the account's intents that were not settled, oldest first.
-func (c *Claim) Intents(ctx context.Context) ([]Intent, error) { return nil, errors.ErrUnsupported }
-
-// Settle ends an intent (nil where there was none, for messages recognised on
-// the target) with the messages of it that are on the target, in source order:
-// one transaction with the ledger, the account's counts and ProgressAt.
-func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Message) error {
-	return errors.ErrUnsupported
-}
-
-// NoteAltered records messages that the target changed.
-func (c *Claim) NoteAltered(ctx context.Context, a ...Altered) error { return errors.ErrUnsupported }
-
-// PutAside keeps a message that the target refused, reading its octets to the
-// end without holding them in memory, and sets ID.
-func (c *Claim) PutAside(ctx context.Context, m *SetAside, octets io.Reader) error {
-	return errors.ErrUnsupported
-}
-
-// SetAsideUIDs lists the source UIDs of a folder that are in quarantine.
-func (c *Claim) SetAsideUIDs(ctx context.Context, folderID int64) ([]uint32, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// SetAside lists the messages in quarantine of an account.
-func (s *Store) SetAside(ctx context.Context, accountID int64) ([]SetAside, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// SetAsideOctets writes the octets of a message in quarantine.
-func (s *Store) SetAsideOctets(ctx context.Context, id int64, w io.Writer) error {
-	return errors.ErrUnsupported
-}
-
-// AlteredMessages lists what the target changed, of an account.
-func (s *Store) AlteredMessages(ctx context.Context, accountID int64) ([]Altered, error) {
-	return nil, errors.ErrUnsupported
+func (s *Store) Close() error {
+	s.hub.close()
+	return errors.Join(s.r.Close(), s.w.Close())
 }

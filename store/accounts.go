@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"migproxy/config"
+)
+
+const accountColumns = `id, login, local, domain, state, origin, mode, reason,
+	messages, bytes, expected, set_aside, attempts, password_version,
+	EXISTS (SELECT 1 FROM credentials WHERE account_id = accounts.id),
+	due, created_at, updated_at, progress_at, flipped_at`
+
+func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
+	var a Account
+	var due, created, updated, progress, flipped int64
+	err := row.Scan(&a.ID, &a.Identity.Login, &a.Identity.Local, &a.Identity.Domain,
+		&a.State, &a.Origin, &a.Mode, &a.Reason,
+		&a.Messages, &a.Bytes, &a.Expected, &a.SetAside, &a.Attempts, &a.PasswordVersion,
+		&a.HasPassword, &due, &created, &updated, &progress, &flipped)
+	a.Due, a.CreatedAt, a.UpdatedAt = moment(due), moment(created), moment(updated)
+	a.ProgressAt, a.FlippedAt = moment(progress), moment(flipped)
+	return a, err
+}
+
+// found turns the lack of a row into ErrNotFound.
+func found(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return dbError(err)
+}
+
+// account reads an account within a transaction, or returns ErrNotFound.
+func (x *tx) account(address string) (Account, error) {
+	a, err := scanAccount(x.QueryRowContext(x.ctx,
+		"SELECT "+accountColumns+" FROM accounts WHERE address = $1", address))
+	return a, found(err)
+}
+
+// accountByID reads an account within a transaction, or returns ErrNotFound.
+func (x *tx) accountByID(id int64) (Account, error) {
+	a, err := scanAccount(x.QueryRowContext(x.ctx,
+		"SELECT "+accountColumns+" FROM accounts WHERE id = $1", id))
+	return a, found(err)
+}
+
+// written reads an account after it was written, and has it published.
+func (x *tx) written(id int64) (Account, error) {
+	a, err := x.accountByID(id)
+	if err == nil {
+		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State})
+	}
+	return a, err
+}
+
+// Account returns the account with this canonical address, or ErrNotFound.
+func (s *Store) Account(ctx context.Context, address string) (Account, error) {
+	a, err := scanAccount(s.r.QueryRowContext(ctx,
+		"SELECT "+accountColumns+" FROM accounts WHERE address = $1", address))
+	return a, found(err)
+}
+
+// Accounts lists the accounts, ordered by address; state "" is all.
+func (s *Store) Accounts(ctx context.Context, state State) ([]Account, error) {
+	scan := func(rows *sql.Rows) (Account, error) { return scanAccount(rows) }
+	if state == "" {
+		return list(ctx, s.r, scan, "SELECT "+accountColumns+" FROM accounts ORDER BY address")
+	}
+	return list(ctx, s.r, scan, "SELECT "+accountColumns+" FROM accounts WHERE state = $1 ORDER BY address", state)
+}
+
+// NewAccount is what Begin writes.
+type NewAccount struct {
+	Identity config.Identity
+	Password config.Secret
+	Mode     config.Mode
+	Adopt    bool // the target lets this user in already: copy into what is there
+}
+
+// Begin commits an account as provisioning, with its sealed password and due
+// at once, if it has no row or is at_source; the account's row and the sealed
+// password are one transaction. With Adopt there is nothing to provision: the
+// account is copying, its origin adopted. Where another login was first, it
+// writes nothing and returns that account with begun false.
+func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		a, err = x.account(n.Identity.Address())
+		switch {
+		case errors.Is(err, ErrNotFound):
+			if a.ID, err = x.insertAccount(n.Identity, Provisioning, now); err != nil {
+				return err
+			}
+		case err != nil || a.State != AtSource:
+			return err
+		}
+		state, origin := Provisioning, OriginUnknown
+		if n.Adopt {
+			state, origin = Copying, OriginAdopted
+		}
+		if _, err := x.exec(`UPDATE accounts SET login = $1, state = $2, origin = $3, mode = $4, reason = '',
+			attempts = 0, due = $5, began_at = $5, updated_at = $5 WHERE id = $6`,
+			n.Identity.Login, state, origin, n.Mode, millis(now), a.ID); err != nil {
+			return err
+		}
+		if err := s.sealPassword(x, a.ID, n.Identity.Address(), n.Password, now); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		begun = err == nil
+		return err
+	})
+	if err != nil {
+		return Account{}, false, err
+	}
+	return a, begun, nil
+}
+
+func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int64, error) {
+	var rowID int64
+	err := x.get(`INSERT INTO accounts (address, login, local, domain, state, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING id`,
+		[]any{id.Address(), id.Login, id.Local, id.Domain, state, millis(now)}, &rowID)
+	return rowID, err
+}
+
+// settleState ends all work on an account and puts it into a state in which
+// its password is not needed: the password is erased, a claim is fenced off.
+func (x *tx) settleState(id int64, to State, now time.Time) (Account, error) {
+	if err := x.erasePassword(id); err != nil {
+		return Account{}, err
+	}
+	if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
+		owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
+		to, millis(now), id); err != nil {
+		return Account{}, err
+	}
+	return x.written(id)
+}
+
+// Note writes native or at_source for an account that has no row, or whose
+// state is one of from; otherwise it returns the account as it is and
+// ErrChanged. An account that is what it is to become is left alone: of several
+// logins at once, one writes and all succeed. Work on the account is ended and
+// its password erased.
+func (s *Store) Note(ctx context.Context, id config.Identity, to State, from ...State) (a Account, err error) {
+	if to != Native && to != AtSource {
+		return Account{}, fmt.Errorf("only %s and %s are noted, not %s", Native, AtSource, to)
+	}
+	err = s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		a, err = x.account(id.Address())
+		switch {
+		case errors.Is(err, ErrNotFound):
+			var rowID int64
+			if rowID, err = x.insertAccount(id, to, now); err != nil {
+				return err
+			}
+			a, err = x.written(rowID)
+			return err
+		case err != nil || a.State == to:
+			return err
+		case !slices.Contains(from, a.State):
+			return ErrChanged
+		}
+		a, err = x.settleState(a.ID, to, now)
+		return err
+	})
+	return a, err
+}
+
+// Exclude keeps an account that has not flipped at the source; an unknown one
+// gets a row. A claim on it is fenced off and its password erased. After the
+// flip: ErrChanged.
+func (s *Store) Exclude(ctx context.Context, id config.Identity) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		a, err = x.account(id.Address())
+		switch {
+		case errors.Is(err, ErrNotFound):
+			var rowID int64
+			if rowID, err = x.insertAccount(id, Excluded, now); err != nil {
+				return err
+			}
+			a, err = x.written(rowID)
+			return err
+		case err != nil:
+			return err
+		case a.Moved():
+			return ErrChanged
+		}
+		a, err = x.settleState(a.ID, Excluded, now)
+		return err
+	})
+	return a, err
+}
+
+// Retry makes a waiting, failed or conflicting account due at once, back in
+// the state in which its work stopped. A conflicting account is looked up anew.
+// Others return ErrChanged.
+func (s *Store) Retry(ctx context.Context, address string) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		if a, err = x.account(address); err != nil {
+			return err
+		}
+		origin := a.Origin
+		switch a.State {
+		case Waiting, Failed:
+		case Conflict:
+			origin = OriginUnknown
+		default:
+			return ErrChanged
+		}
+		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0,
+			due = $3, updated_at = $3 WHERE id = $4`,
+			resumed(origin), origin, time.Now().UnixMilli(), a.ID); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, err
+}
+
+// resumed is the state in which the work on an account goes on.
+func resumed(o Origin) State {
+	if o == OriginCreated || o == OriginAdopted {
+		return Copying
+	}
+	return Provisioning
+}

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// Claim is a worker's hold on one account. Every write through it checks the
+// fencing number and returns ErrFenced when it was lost. It is safe for
+// concurrent use, but for the field Account, which belongs to the worker: the
+// methods that write it are Refresh, SetOrigin, SetExpected, Release and Flip.
+type Claim struct {
+	Account Account // as it was when claimed; refreshed by the methods that write it
+	store   *Store
+	id      int64 // the account's
+	fence   int64
+}
+
+// TakeBack frees what a predecessor of this process held.
+func (s *Store) TakeBack(ctx context.Context, owner string) error {
+	return s.write(ctx, func(x *tx) error {
+		_, err := x.exec(`UPDATE accounts SET owner = '', lease_until = 0, fence = fence + 1
+			WHERE owner = $1`, owner)
+		return err
+	})
+}
+
+// ClaimNext claims the account that has been due for longest; nil when none is.
+// owner must not be empty. A waiting or failed account goes on in the state in
+// which its work stopped: provisioning or copying.
+func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
+	if owner == "" {
+		return nil, errors.New("a claim needs an owner")
+	}
+	var claim *Claim
+	err := s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		c := &Claim{store: s}
+		err := x.get(`UPDATE accounts SET owner = $1, lease_until = $2, fence = fence + 1, woken = FALSE,
+			state = CASE WHEN state NOT IN ('waiting', 'failed') THEN state
+				WHEN origin IN ('created', 'adopted') THEN 'copying' ELSE 'provisioning' END,
+			updated_at = $3
+			WHERE id = (SELECT id FROM accounts
+				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3)
+				ORDER BY due, id LIMIT 1)
+			RETURNING id, fence`,
+			[]any{owner, millis(now.Add(lease)), millis(now)}, &c.id, &c.fence)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// What a predecessor did not finish to set aside is fetched again.
+		if _, err := x.exec(`DELETE FROM quarantine WHERE NOT complete
+			AND folder_id IN (SELECT id FROM folders WHERE account_id = $1)`, c.id); err != nil {
+			return err
+		}
+		if c.Account, err = x.written(c.id); err == nil {
+			claim = c
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claim, nil
+}
+
+// NextDue is when the next unclaimed account is due; zero when none is. An
+// account whose claim has run out counts as unclaimed.
+func (s *Store) NextDue(ctx context.Context) (time.Time, error) {
+	var due int64
+	err := s.r.QueryRowContext(ctx, `SELECT COALESCE(MIN(due), 0) FROM accounts
+		WHERE due > 0 AND (owner = '' OR lease_until < $1)`, time.Now().UnixMilli()).Scan(&due)
+	return moment(due), dbError(err)
+}
+
+// write runs fn in a transaction that holds only while the claim does.
+func (c *Claim) write(ctx context.Context, fn func(*tx) error) error {
+	return c.store.write(ctx, func(x *tx) error {
+		// An update, not a query: it locks the row against a new claim.
+		n, err := x.exec("UPDATE accounts SET fence = fence WHERE id = $1 AND fence = $2", c.id, c.fence)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrFenced
+		}
+		return fn(x)
+	})
+}
+
+// update writes columns of the account and refreshes c.Account.
+func (c *Claim) update(ctx context.Context, prepare func(*tx) error, set string, args ...any) error {
+	var a Account
+	err := c.write(ctx, func(x *tx) error {
+		if prepare != nil {
+			if err := prepare(x); err != nil {
+				return err
+			}
+		}
+		_, err := x.exec("UPDATE accounts SET updated_at = $1, "+set+" WHERE id = $2",
+			append([]any{time.Now().UnixMilli(), c.id}, args...)...)
+		if err != nil {
+			return err
+		}
+		a, err = x.written(c.id)
+		return err
+	})
+	if err == nil {
+		c.Account = a
+	}
+	return err
+}
+
+// Renew prolongs the lease.
+func (c *Claim) Renew(ctx context.Context, lease time.Duration) error {
+	return c.write(ctx, func(x *tx) error {
+		_, err := x.exec("UPDATE accounts SET lease_until = $1 WHERE id = $2",
+			time.Now().Add(lease).UnixMilli(), c.id)
+		return err
+	})
+}
+
+// Refresh reads the account again.
+func (c *Claim) Refresh(ctx context.Context) error {
+	a, err := scanAccount(c.store.r.QueryRowContext(ctx,
+		"SELECT "+accountColumns+" FROM accounts WHERE id = $1 AND fence = $2", c.id, c.fence))
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrFenced
+	}
+	if err != nil {
+		return dbError(err)
+	}
+	c.Account = a
+	return nil
+}
+
+// SetOrigin commits how the account comes to be on the target; with
+// OriginCreated and OriginAdopted the state becomes copying.
+func (c *Claim) SetOrigin(ctx context.Context, o Origin) error {
+	return c.update(ctx, nil, "origin = $3, state = $4", o, resumed(o))
+}
+
+// SetExpected commits how many messages the source has.
+func (c *Claim) SetExpected(ctx context.Context, n int64) error {
+	return c.update(ctx, nil, "expected = $3", n)
+}
+
+// Release ends the claim and says when to look again: state (waiting, failed,
+// conflict, or unchanged), the reason, and due (zero: never by itself).
+// Attempts count up when failed is true, and start again from zero otherwise.
+// An account that got a new password while it was claimed is due at once,
+// whatever due says.
+func (c *Claim) Release(ctx context.Context, to State, reason string, due time.Time, failed bool) error {
+	return c.update(ctx, func(x *tx) error {
+		if !failed {
+			return nil
+		}
+		_, err := x.exec(`INSERT INTO counters (name, value) VALUES ('errors', 1)
+			ON CONFLICT (name) DO UPDATE SET value = counters.value + 1`)
+		return err
+	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
+		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
+		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`,
+		to, plain(reason), millis(due), failed)
+}
+
+// Flip makes the account active (or, in mode passwords, finished) and ends the
+// claim, but only while PasswordVersion is still passwordVersion: otherwise
+// ErrChanged, and the newer password is to be set and tried first. Nothing
+// needs the sealed password afterwards: it is erased with its key.
+func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error {
+	return c.update(ctx, func(x *tx) error {
+		a, err := x.accountByID(c.id)
+		if err != nil {
+			return err
+		}
+		if a.PasswordVersion != passwordVersion || a.Moved() {
+			return ErrChanged
+		}
+		return x.erasePassword(c.id)
+	}, `state = $3, reason = '', attempts = 0, due = 0, flipped_at = $1, progress_at = $1,
+		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to)
+}

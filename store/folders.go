@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// folderColumns without the names: those are written once.
+const folderColumns = `id, source, target, selectable, subscribed, special_use,
+	source_uidvalidity, target_uidvalidity, matched`
+
+// Folders lists the account's folders in the order in which they were put.
+func (c *Claim) Folders(ctx context.Context) ([]Folder, error) {
+	return list(ctx, c.store.r, func(rows *sql.Rows) (Folder, error) {
+		f := Folder{AccountID: c.id}
+		var source, target []byte
+		err := rows.Scan(&f.ID, &source, &target, &f.Selectable, &f.Subscribed, &f.SpecialUse,
+			&f.SourceUIDValidity, &f.TargetUIDValidity, &f.Matched)
+		f.Source, f.Target = string(source), string(target)
+		return f, err
+	}, "SELECT "+folderColumns+" FROM folders WHERE account_id = $1 ORDER BY id", c.id)
+}
+
+// PutFolder adds a folder to the mapping (ID 0; it is set) or writes its
+// UIDVALIDITYs, subscription and Matched. Two folders of an account never share
+// a source or a target name: such a folder is refused. With a new
+// SourceUIDValidity the account's count of messages becomes that of the ledger
+// under the new one.
+func (c *Claim) PutFolder(ctx context.Context, f *Folder) error {
+	id := f.ID
+	err := c.write(ctx, func(x *tx) error {
+		if f.ID == 0 {
+			return x.get(`INSERT INTO folders (account_id, source, target, selectable, subscribed,
+				special_use, source_uidvalidity, target_uidvalidity, matched)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
+				[]any{c.id, []byte(f.Source), []byte(f.Target), f.Selectable, f.Subscribed,
+					plain(f.SpecialUse), f.SourceUIDValidity, f.TargetUIDValidity, f.Matched}, &id)
+		}
+		was, err := c.folder(x, f.ID)
+		if err != nil {
+			return err
+		}
+		if was.SourceUIDValidity != f.SourceUIDValidity {
+			if err := c.recount(x, f.ID, was.SourceUIDValidity, f.SourceUIDValidity); err != nil {
+				return err
+			}
+		}
+		_, err = x.exec(`UPDATE folders SET subscribed = $1, source_uidvalidity = $2,
+			target_uidvalidity = $3, matched = $4 WHERE id = $5`,
+			f.Subscribed, f.SourceUIDValidity, f.TargetUIDValidity, f.Matched, f.ID)
+		return err
+	})
+	if err == nil {
+		f.ID, f.AccountID = id, c.id
+	}
+	return err
+}
+
+// folder reads the UIDVALIDITYs of one of the account's folders.
+func (c *Claim) folder(x *tx, id int64) (Folder, error) {
+	f := Folder{ID: id, AccountID: c.id}
+	err := x.get("SELECT source_uidvalidity, target_uidvalidity FROM folders WHERE id = $1 AND account_id = $2",
+		[]any{id, c.id}, &f.SourceUIDValidity, &f.TargetUIDValidity)
+	if errors.Is(err, sql.ErrNoRows) {
+		return f, fmt.Errorf("account %d has no folder %d", c.id, id)
+	}
+	return f, err
+}
+
+// recount moves the account's count of messages from one UIDVALIDITY of a
+// folder to another.
+func (c *Claim) recount(x *tx, folderID int64, from, to uint32) error {
+	_, err := x.exec(`UPDATE accounts SET messages = messages
+		+ (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $2)
+		- (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $3)
+		WHERE id = $4`, folderID, to, from, c.id)
+	return err
+}

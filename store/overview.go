@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Active reports whether new accounts may begin in a domain.
+func (s *Store) Active(ctx context.Context, domain string) (bool, error) {
+	var active bool
+	err := s.r.QueryRowContext(ctx, "SELECT active FROM domains WHERE name = $1", domain).Scan(&active)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return active, dbError(err)
+}
+
+// SeedActive records the settings' value at the first start; later it changes
+// nothing. It returns the value in force.
+func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (bool, error) {
+	err := s.write(ctx, func(x *tx) error {
+		if _, err := x.exec("INSERT INTO domains (name, active) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", domain, active); err != nil {
+			return err
+		}
+		return x.get("SELECT active FROM domains WHERE name = $1", []any{domain}, &active)
+	})
+	return active, err
+}
+
+// SetActive starts or stops the migration of a domain.
+func (s *Store) SetActive(ctx context.Context, domain string, active bool) error {
+	return s.write(ctx, func(x *tx) error {
+		_, err := x.exec(`INSERT INTO domains (name, active) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET active = excluded.active`, domain, active)
+		return err
+	})
+}
+
+// Statistics are the figures of `migproxy status`, over all domains.
+type Statistics struct {
+	StartedAt             time.Time       `json:"started_at"`         // when the first account began; zero before
+	MailboxesSeen         int64           `json:"mailboxes_seen"`     // accounts that have a row
+	MailboxesMigrated     int64           `json:"mailboxes_migrated"` // accounts that have flipped
+	MailboxesFailed       int64           `json:"mailboxes_failed"`   // accounts in state failed
+	MessagesMigrated      int64           `json:"messages_migrated"`  // copied or recognised
+	BytesMigrated         int64           `json:"bytes_migrated"`     // octets copied
+	LastMailbox           string          `json:"last_mailbox"`       // the one that flipped last
+	LastMailboxMigratedAt time.Time       `json:"last_mailbox_migrated_at"`
+	Errors                int64           `json:"errors"`   // attempts that failed
+	Accounts              map[State]int64 `json:"accounts"` // every state has an entry
+}
+
+var allStates = []State{Provisioning, Copying, Active, Finished, Native,
+	AtSource, Conflict, Waiting, Failed, Excluded}
+
+// Statistics counts.
+func (s *Store) Statistics(ctx context.Context) (Statistics, error) {
+	st := Statistics{Accounts: make(map[State]int64, len(allStates))}
+	for _, state := range allStates {
+		st.Accounts[state] = 0
+	}
+	// One transaction, so that the figures agree with each other.
+	t, err := s.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return st, dbError(err)
+	}
+	defer func() { _ = t.Rollback() }() // nothing was written
+	rows, err := t.QueryContext(ctx, `SELECT state, COUNT(*), SUM(messages), SUM(bytes),
+		SUM(CASE WHEN flipped_at > 0 THEN 1 ELSE 0 END) FROM accounts GROUP BY state`)
+	if err != nil {
+		return st, dbError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var state State
+		var accounts, messages, bytes, flipped int64
+		if err := rows.Scan(&state, &accounts, &messages, &bytes, &flipped); err != nil {
+			return st, dbError(err)
+		}
+		st.Accounts[state] = accounts
+		st.MailboxesSeen += accounts
+		st.MailboxesMigrated += flipped
+		st.MessagesMigrated += messages
+		st.BytesMigrated += bytes
+	}
+	if err := rows.Err(); err != nil {
+		return st, dbError(err)
+	}
+	st.MailboxesFailed = st.Accounts[Failed]
+
+	var started, last int64
+	if err := t.QueryRowContext(ctx, "SELECT COALESCE(MIN(began_at), 0) FROM accounts WHERE began_at > 0").Scan(&started); err != nil {
+		return st, dbError(err)
+	}
+	if err := ignoreNone(t.QueryRowContext(ctx, "SELECT value FROM counters WHERE name = 'errors'").Scan(&st.Errors)); err != nil {
+		return st, err
+	}
+	err = ignoreNone(t.QueryRowContext(ctx, `SELECT address, flipped_at FROM accounts WHERE flipped_at > 0
+		ORDER BY flipped_at DESC, id DESC LIMIT 1`).Scan(&st.LastMailbox, &last))
+	st.StartedAt, st.LastMailboxMigratedAt = moment(started), moment(last)
+	return st, err
+}
+
+// ignoreNone leaves values as they are where there is no row.
+func ignoreNone(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	return dbError(err)
+}
+
+// Event appends a line to the migration's log; address may be empty.
+func (s *Store) Event(ctx context.Context, address, text string) error {
+	return s.write(ctx, func(x *tx) error {
+		_, err := x.exec("INSERT INTO events (at, address, text) VALUES ($1, $2, $3)",
+			time.Now().UnixMilli(), address, plain(text))
+		x.changes = append(x.changes, Change{Address: address})
+		return err
+	})
+}
+
+// Events lists events with an ID above after, oldest first, at most limit;
+// address "" is all. limit 0 is no limit. A negative after gives the last
+// -after events.
+func (s *Store) Events(ctx context.Context, address string, after int64, limit int) ([]Event, error) {
+	query, args := "SELECT id, at, address, text FROM events WHERE id > $1", []any{max(after, 0)}
+	if address != "" {
+		query, args = query+" AND address = $2", append(args, address)
+	}
+	switch {
+	case after < 0:
+		query, args = query+" ORDER BY id DESC LIMIT "+placeholder(len(args)+1), append(args, -after)
+	case limit > 0:
+		query, args = query+" ORDER BY id LIMIT "+placeholder(len(args)+1), append(args, limit)
+	default:
+		query += " ORDER BY id"
+	}
+	events, err := list(ctx, s.r, func(rows *sql.Rows) (Event, error) {
+		var e Event
+		var at int64
+		err := rows.Scan(&e.ID, &at, &e.Address, &e.Text)
+		e.At = moment(at)
+		return e, err
+	}, query, args...)
+	if after < 0 {
+		slices.Reverse(events)
+		if limit > 0 && len(events) > limit {
+			events = events[:limit]
+		}
+	}
+	return events, err
+}
+
+// placeholder names the n-th argument of a statement.
+func placeholder(n int) string { return "$" + string(rune('0'+n)) }
