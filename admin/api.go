@@ -1,0 +1,142 @@
+// Package admin is how the administrator reaches the running server: a JSON
+// API over HTTP on a Unix socket, which the command line speaks, and metrics
+// and health on a TCP address. The API has no password: whoever may open the
+// socket (mode 0600) may use it. The TCP address names no user and changes
+// nothing.
+package admin
+
+import (
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"migproxy/config"
+	"migproxy/store"
+)
+
+// Status is the answer to GET /v1/status: the statistics over all domains, and
+// where each domain's migration stands.
+type Status struct {
+	Version string `json:"version"`
+	// MigrationActive is true while any domain's migration is.
+	MigrationActive bool `json:"migration_active"`
+	store.Statistics
+	Domains []DomainStatus `json:"domains"`
+}
+
+// DomainStatus says whether new accounts may begin in a domain.
+type DomainStatus struct {
+	Name string `json:"name"`
+	// Active is the state in force.
+	Active bool `json:"active"`
+	// Setting is migration.active of the settings, which counted at the first
+	// start alone.
+	Setting bool `json:"setting"`
+}
+
+// Account is one account as the administrator sees it. Times that have not
+// come are left out.
+type Account struct {
+	Address  string       `json:"address"`
+	State    store.State  `json:"state"`
+	Origin   store.Origin `json:"origin"`
+	Mode     config.Mode  `json:"mode"`
+	Messages int64        `json:"messages"` // on the target
+	Expected int64        `json:"expected"` // on the source when last counted
+	Bytes    int64        `json:"bytes"`
+	SetAside int64        `json:"set_aside"`
+	Attempts int          `json:"attempts"`
+	// Error is why the account waits, failed or is in conflict, and what to do.
+	Error       string    `json:"error"`
+	HasPassword bool      `json:"has_password"`
+	Due         time.Time `json:"due,omitzero"`
+	CreatedAt   time.Time `json:"created_at,omitzero"`
+	UpdatedAt   time.Time `json:"updated_at,omitzero"`
+	ProgressAt  time.Time `json:"progress_at,omitzero"`
+	FlippedAt   time.Time `json:"flipped_at,omitzero"`
+}
+
+func viewAccount(a store.Account) Account {
+	return Account{
+		Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Mode: a.Mode,
+		Messages: a.Messages, Expected: a.Expected, Bytes: a.Bytes, SetAside: a.SetAside,
+		Attempts: a.Attempts, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
+		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, ProgressAt: a.ProgressAt, FlippedAt: a.FlippedAt,
+	}
+}
+
+// AccountDetail is an account with everything that was kept about its copy.
+type AccountDetail struct {
+	Account
+	// SetAsideMessages are the messages that the target refused.
+	SetAsideMessages []SetAside `json:"set_aside_messages"`
+	// AlteredTotal counts the messages that the target took but changed;
+	// Altered lists the first of them.
+	AlteredTotal int       `json:"altered_total"`
+	Altered      []Altered `json:"altered"`
+	// Events are the last ones, oldest first.
+	Events []Event `json:"events"`
+}
+
+// SetAside is a message that the target refused; migproxy has its octets.
+type SetAside struct {
+	ID     int64     `json:"id"`
+	Folder string    `json:"folder"` // the source's, as on the wire
+	UID    uint32    `json:"uid"`    // the source's
+	Octets int64     `json:"octets"`
+	Flags  []string  `json:"flags"`
+	Date   time.Time `json:"date,omitzero"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+func viewSetAside(m store.SetAside) SetAside {
+	return SetAside{ID: m.ID, Folder: m.FolderName, UID: m.SourceUID, Octets: m.Octets,
+		Flags: m.Flags, Date: m.Date, Reason: m.Reason, At: m.At}
+}
+
+// Altered is a message that the target took but changed. The digests are of
+// the octets as fetched from each server, in hexadecimal.
+type Altered struct {
+	FolderID     int64  `json:"folder_id"`
+	SourceUID    uint32 `json:"source_uid"`
+	TargetUID    uint32 `json:"target_uid"`
+	SourceSHA256 string `json:"source_sha256"`
+	TargetSHA256 string `json:"target_sha256"`
+	SourceOctets int64  `json:"source_octets"`
+	TargetOctets int64  `json:"target_octets"`
+}
+
+func viewAltered(m store.Altered) Altered {
+	return Altered{FolderID: m.FolderID, SourceUID: m.SourceUID, TargetUID: m.TargetUID,
+		SourceSHA256: hex.EncodeToString(m.SourceSHA256[:]), TargetSHA256: hex.EncodeToString(m.TargetSHA256[:]),
+		SourceOctets: m.SourceOctets, TargetOctets: m.TargetOctets}
+}
+
+// Event is one line of the migration's log.
+type Event struct {
+	ID      int64     `json:"id"`
+	At      time.Time `json:"at"`
+	Address string    `json:"address,omitempty"`
+	Text    string    `json:"text"`
+}
+
+func viewEvent(e store.Event) Event {
+	return Event{ID: e.ID, At: e.At, Address: e.Address, Text: e.Text}
+}
+
+// Error is what the API answers where it cannot do what was asked.
+type Error struct {
+	// Status is the HTTP status: 400 for a request that makes no sense, 404
+	// where there is no such account or domain, 409 where the account's state
+	// forbids it, 500 for a failure of the server.
+	Status int `json:"-"`
+	// Text says what to do.
+	Text string `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+func badRequest(text string) *Error { return &Error{http.StatusBadRequest, text} }
+func notFound(text string) *Error   { return &Error{http.StatusNotFound, text} }
+func conflict(text string) *Error   { return &Error{http.StatusConflict, text} }

@@ -1,0 +1,283 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"migproxy/config"
+	"migproxy/store"
+)
+
+// What GET /v1/accounts/{address} lists at most, beside the account itself.
+const (
+	eventsShown  = 20
+	alteredShown = 1000
+)
+
+// apiHandler serves the API of the socket.
+func (s *Server) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", answer(s, s.status))
+	mux.HandleFunc("POST /v1/migration/start", answer(s, func(ctx context.Context, r *http.Request) ([]DomainStatus, error) {
+		return s.setActive(ctx, r.FormValue("domain"), true)
+	}))
+	mux.HandleFunc("POST /v1/migration/stop", answer(s, func(ctx context.Context, r *http.Request) ([]DomainStatus, error) {
+		return s.setActive(ctx, r.FormValue("domain"), false)
+	}))
+	mux.HandleFunc("GET /v1/accounts", answer(s, s.accounts))
+	mux.HandleFunc("GET /v1/accounts/{address}", answer(s, s.account))
+	mux.HandleFunc("POST /v1/accounts/{address}/retry", answer(s, s.retry))
+	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
+	mux.HandleFunc("GET /v1/accounts/{address}/set-aside/{id}", s.setAsideOctets)
+	mux.HandleFunc("GET /v1/events", s.events)
+	return mux
+}
+
+// answer makes a handler of a function: its value, or its error, as JSON.
+func answer[T any](s *Server, f func(context.Context, *http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+		defer cancel()
+		value, err := f(ctx, r)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(deadlineWriter{w}).Encode(value)
+	}
+}
+
+// fail answers an error. What the store said is the administrator's business:
+// the socket is his alone.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		s.Log.Error("administration", zap.String("path", r.URL.Path), zap.Error(err))
+		e = &Error{http.StatusInternalServerError, "the server failed: " + err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(deadlineWriter{w}).Encode(e)
+}
+
+// deadlineWriter gives each write a deadline of its own.
+type deadlineWriter struct{ http.ResponseWriter }
+
+func (w deadlineWriter) Write(p []byte) (int, error) {
+	if err := http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (s *Server) status(ctx context.Context, _ *http.Request) (Status, error) {
+	stats, err := s.Store.Statistics(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	domains, err := s.domains(ctx)
+	active := slices.ContainsFunc(domains, func(d DomainStatus) bool { return d.Active })
+	return Status{Version: s.Version, MigrationActive: active, Statistics: stats, Domains: domains}, err
+}
+
+func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
+	all := make([]DomainStatus, 0, len(s.Config.Domains))
+	for _, d := range s.Config.Domains {
+		active, err := s.Store.Active(ctx, d.Name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, DomainStatus{Name: d.Name, Active: active, Setting: s.Config.Migration.Active})
+	}
+	return all, nil
+}
+
+// setActive starts or stops one domain, or all where domain is empty, and
+// answers with what it wrote.
+func (s *Server) setActive(ctx context.Context, domain string, active bool) ([]DomainStatus, error) {
+	domain = strings.ToLower(domain)
+	if domain != "" && !s.hasDomain(domain) {
+		return nil, notFound(fmt.Sprintf("the domain %q is not in the settings", domain))
+	}
+	verb := "stopped"
+	if active {
+		verb = "started"
+	}
+	for _, d := range s.Config.Domains {
+		if domain != "" && d.Name != domain {
+			continue
+		}
+		if err := s.Store.SetActive(ctx, d.Name, active); err != nil {
+			return nil, err
+		}
+		text := fmt.Sprintf("Migration of '%s' %s by the administrator", d.Name, verb)
+		s.Log.Info(text)
+		if err := s.Store.Event(ctx, "", text); err != nil {
+			return nil, err
+		}
+	}
+	all, err := s.domains(ctx)
+	if domain != "" {
+		all = slices.DeleteFunc(all, func(d DomainStatus) bool { return d.Name != domain })
+	}
+	return all, err
+}
+
+func (s *Server) hasDomain(name string) bool {
+	return slices.ContainsFunc(s.Config.Domains, func(d config.Domain) bool { return d.Name == name })
+}
+
+func (s *Server) accounts(ctx context.Context, r *http.Request) ([]Account, error) {
+	state := store.State(r.FormValue("state"))
+	if state != "" && !slices.Contains(states, state) {
+		return nil, badRequest(fmt.Sprintf("there is no state %q; the states are %s", state, StateNames()))
+	}
+	all, err := s.Store.Accounts(ctx, state)
+	views := make([]Account, 0, len(all))
+	for _, a := range all {
+		views = append(views, viewAccount(a))
+	}
+	return views, err
+}
+
+// StateNames lists the states as they are shown.
+func StateNames() string {
+	names := make([]string, len(states))
+	for i, s := range states {
+		names[i] = string(s)
+	}
+	return strings.Join(names, ", ")
+}
+
+// find reads the account that the request's path names.
+func (s *Server) find(ctx context.Context, r *http.Request) (store.Account, error) {
+	id, err := s.identity(r.PathValue("address"))
+	if err != nil {
+		return store.Account{}, err
+	}
+	a, err := s.Store.Account(ctx, id.Address())
+	if errors.Is(err, store.ErrNotFound) {
+		err = notFound(fmt.Sprintf("%s is not known: nobody has logged in with this address; see `migproxy accounts`", id.Address()))
+	}
+	return a, err
+}
+
+// identity takes an address of one of our domains apart.
+func (s *Server) identity(address string) (config.Identity, error) {
+	at := strings.LastIndexByte(address, '@')
+	if at <= 0 || at == len(address)-1 {
+		return config.Identity{}, badRequest(fmt.Sprintf("%q is not an address; write local@domain", address))
+	}
+	id := config.Identity{Login: address, Local: strings.ToLower(address[:at]), Domain: strings.ToLower(address[at+1:])}
+	if !s.hasDomain(id.Domain) {
+		return id, notFound(fmt.Sprintf("the domain %q is not in the settings", id.Domain))
+	}
+	return id, nil
+}
+
+func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, error) {
+	a, err := s.find(ctx, r)
+	if err != nil {
+		return AccountDetail{}, err
+	}
+	aside, err := s.Store.SetAside(ctx, a.ID)
+	if err != nil {
+		return AccountDetail{}, err
+	}
+	altered, err := s.Store.AlteredMessages(ctx, a.ID)
+	if err != nil {
+		return AccountDetail{}, err
+	}
+	events, err := s.Store.Events(ctx, a.Identity.Address(), -eventsShown, 0)
+	if err != nil {
+		return AccountDetail{}, err
+	}
+	d := AccountDetail{Account: viewAccount(a), AlteredTotal: len(altered),
+		SetAsideMessages: make([]SetAside, 0, len(aside)), Altered: []Altered{}, Events: make([]Event, 0, len(events))}
+	for _, m := range aside {
+		d.SetAsideMessages = append(d.SetAsideMessages, viewSetAside(m))
+	}
+	for _, m := range altered[:min(len(altered), alteredShown)] {
+		d.Altered = append(d.Altered, viewAltered(m))
+	}
+	for _, e := range events {
+		d.Events = append(d.Events, viewEvent(e))
+	}
+	return d, nil
+}
+
+func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
+	a, err := s.find(ctx, r)
+	if err != nil {
+		return Account{}, err
+	}
+	again, err := s.Store.Retry(ctx, a.Identity.Address())
+	if errors.Is(err, store.ErrChanged) {
+		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed or in conflict can be tried again",
+			a.Identity.Address(), a.State))
+	}
+	return viewAccount(again), err
+}
+
+func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) {
+	id, err := s.identity(r.PathValue("address"))
+	if err != nil {
+		return Account{}, err
+	}
+	a, err := s.Store.Exclude(ctx, id)
+	if errors.Is(err, store.ErrChanged) {
+		return Account{}, conflict(fmt.Sprintf("%s lives on the target already and cannot be kept at the source", id.Address()))
+	}
+	return viewAccount(a), err
+}
+
+// setAsideOctets streams a message as it was on the source.
+func (s *Server) setAsideOctets(w http.ResponseWriter, r *http.Request) {
+	message, err := s.findSetAside(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "message/rfc822")
+	w.Header().Set("Content-Length", strconv.FormatInt(message.Octets, 10))
+	if err := s.Store.SetAsideOctets(r.Context(), message.ID, deadlineWriter{w}); err != nil {
+		s.Log.Error("octets of a message that was set aside", zap.Int64("id", message.ID), zap.Error(err))
+		// Some of them may be out already: cut the answer, so that nobody takes
+		// it for the whole message.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *Server) findSetAside(r *http.Request) (store.SetAside, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	defer cancel()
+	a, err := s.find(ctx, r)
+	if err != nil {
+		return store.SetAside{}, err
+	}
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		return store.SetAside{}, badRequest("the id of a message is a number; see `migproxy account show`")
+	}
+	all, err := s.Store.SetAside(ctx, a.ID)
+	if err != nil {
+		return store.SetAside{}, err
+	}
+	// Only this account's: an id of another's is not found.
+	i := slices.IndexFunc(all, func(m store.SetAside) bool { return m.ID == id })
+	if i < 0 {
+		return store.SetAside{}, notFound(fmt.Sprintf("%s has no message %d set aside; see `migproxy account show`", a.Identity.Address(), id))
+	}
+	return all[i], nil
+}

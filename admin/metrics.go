@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"migproxy/store"
+)
+
+// states are all values of the label state.
+var states = []store.State{store.Provisioning, store.Copying, store.Active, store.Finished, store.Native,
+	store.AtSource, store.Conflict, store.Waiting, store.Failed, store.Excluded}
+
+var (
+	accountsDesc = prometheus.NewDesc("migproxy_accounts", "Accounts by state.", []string{"state"}, nil)
+	activeDesc   = prometheus.NewDesc("migproxy_migration_active",
+		"1 while new accounts may begin in the domain, 0 while stopped.", []string{"domain"}, nil)
+)
+
+// accountCollector asks the store at each scrape, so that its figures are
+// right after a restart and with several processes too.
+type accountCollector struct{ server *Server }
+
+var _ prometheus.Collector = (*accountCollector)(nil)
+
+// Describe implements prometheus.Collector.
+func (*accountCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- accountsDesc
+	ch <- activeDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c *accountCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	stats, err := c.server.Store.Statistics(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(accountsDesc, err)
+	} else {
+		for _, state := range states {
+			ch <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue,
+				float64(stats.Accounts[state]), string(state))
+		}
+	}
+	domains, err := c.server.domains(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(activeDesc, err)
+		return
+	}
+	for _, d := range domains {
+		value := 0.0
+		if d.Active {
+			value = 1
+		}
+		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, value, d.Name)
+	}
+}
