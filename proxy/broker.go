@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"migproxy/config"
+	"migproxy/store"
+	"migproxy/upstream"
+)
+
+// maxRounds bounds how often one login is decided anew. A login takes at most
+// two answers and one write; the rest is room for others who write meanwhile.
+const maxRounds = 12
+
+// BrokerOptions are what a Broker works with.
+type BrokerOptions struct {
+	Config  *config.Config
+	Store   *store.Store
+	Domains map[string]*upstream.Domain // by lower-case name
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+}
+
+// Broker decides every login: whom to ask, what to write, and where the client
+// goes. It is safe for concurrent use.
+type Broker struct {
+	cfg     *config.Config
+	store   *store.Store
+	domains map[string]*upstream.Domain
+	lots    map[string]*lot // by domain
+	log     *zap.Logger
+	metrics brokerMetrics
+	watches *watches
+	parking *parking
+	now     func() time.Time
+
+	stop   context.CancelFunc
+	cancel func() // the store's subscription
+	wg     sync.WaitGroup
+}
+
+var _ Authenticator = (*Broker)(nil)
+
+// NewBroker reads what parking needs and begins to listen for what becomes of
+// accounts. Close ends it. The error says which setting is wrong.
+func NewBroker(o BrokerOptions) (*Broker, error) {
+	b := &Broker{cfg: o.Config, store: o.Store, domains: o.Domains, log: o.Log.Named("broker"),
+		lots: make(map[string]*lot), watches: newWatches(), now: time.Now}
+	for name, d := range o.Domains {
+		l, err := newLot(o.Config, d)
+		if err != nil {
+			return nil, fmt.Errorf("domain %s: %w", name, err)
+		}
+		b.lots[name] = l
+	}
+	var err error
+	if b.metrics, err = newBrokerMetrics(o.Metrics); err != nil {
+		return nil, err
+	}
+	var ctx context.Context
+	ctx, b.stop = context.WithCancel(context.Background())
+	b.parking = newParking(ctx, b.store, b.log)
+	changes, cancel := o.Store.Subscribe(false)
+	b.cancel = cancel
+	b.wg.Go(func() {
+		for c := range changes {
+			b.watches.changed(c)
+		}
+	})
+	return b, nil
+}
+
+// Close ends the parked sessions and everything that the Broker started, and
+// waits for it.
+func (b *Broker) Close() {
+	b.cancel()
+	b.wg.Wait()
+	b.stop()
+	b.parking.close()
+	b.watches.wait()
+}
+
+// Login decides an attempt. The session leads to a server or to a parked
+// mailbox; the caller closes its Conn. Every error is an *upstream.Error.
+func (b *Broker) Login(ctx context.Context, a *Attempt) (*upstream.Session, error) {
+	l, err := b.newLogin(a)
+	if err != nil {
+		return nil, err
+	}
+	defer l.discard()
+	if err := l.read(ctx); err != nil {
+		return nil, l.unavailable(err)
+	}
+	for range maxRounds {
+		session, err := l.act(ctx, decide(l.facts))
+		switch {
+		case err == nil && session != nil:
+			return session, nil
+		case err != nil:
+			if e, ok := errors.AsType[*upstream.Error](err); ok {
+				return nil, e
+			}
+			return nil, l.unavailable(err)
+		}
+	}
+	return nil, l.unavailable(errors.New("the account kept changing while a login was decided; the client may try again"))
+}
+
+// login is one attempt on its way to a decision.
+type login struct {
+	b      *Broker
+	a      *Attempt
+	id     config.Identity // the account's
+	domain *upstream.Domain
+	creds  upstream.Credentials
+	log    *zap.Logger
+
+	facts          facts
+	target, source *side
+	// proved is set once this very login has had its password committed.
+	proved bool
+}
+
+func (b *Broker) newLogin(a *Attempt) (*login, error) {
+	id := a.Identity
+	authzid := a.Authzid
+	if authzid != "" && id.Domain != "" {
+		other := resolveName(b.cfg, a, authzid)
+		switch {
+		case other.Domain == id.Domain && other.Local == id.Local:
+			authzid = ""
+		case other.Domain == id.Domain:
+			id = other
+		default:
+			// A password of one domain is not shown to the servers of another.
+			id = config.Identity{}
+		}
+	}
+	d := b.domains[id.Domain]
+	if id.Domain == "" || d == nil {
+		return nil, &upstream.Error{Outcome: upstream.Miss, Err: errors.New("the login name is not in a configured domain")}
+	}
+	return &login{b: b, a: a, id: id, domain: d,
+		creds:  upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
+		log:    b.log.With(zap.String("session", a.Client.SessionID), zap.String("account", id.Address())),
+		facts:  facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != ""},
+		target: newSide("target", d.Target, serverAddress(d.Config.Target.IMAP, d.Config.Target.POP3)),
+		source: newSide("source", d.Source, serverAddress(d.Config.Source.IMAP, d.Config.Source.POP3)),
+	}, nil
+}
+
+// read reads the account's row and what goes with it.
+func (l *login) read(ctx context.Context) error {
+	a, err := l.b.store.Account(ctx, l.id.Address())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return l.know(ctx, nil)
+	case err != nil:
+		return err
+	}
+	return l.know(ctx, &a)
+}
+
+// know takes over a row that was read. What the target said under another
+// state is forgotten: it may have been asked before the flip.
+func (l *login) know(ctx context.Context, a *store.Account) error {
+	if old := l.facts.account; a != nil && (old == nil || old.State != a.State) {
+		l.target.forget()
+		l.facts.target = 0
+	}
+	l.facts.account = a
+	l.facts.may, l.facts.stale = false, false
+	if a != nil {
+		l.facts.stale = isStale(*a, l.b.lots[l.id.Domain].max, l.b.now())
+	}
+	if (a == nil || a.State == store.AtSource) && inWave(l.domain.Config.Wave, l.id.Address()) {
+		active, err := l.b.store.Active(ctx, l.id.Domain)
+		if err != nil {
+			return err
+		}
+		l.facts.may = active
+	}
+	return nil
+}
+
+// unavailable is the outcome of a fault of our own.
+func (l *login) unavailable(err error) error {
+	return &upstream.Error{Outcome: upstream.Unavailable, Err: err}
+}
+
+// event writes a line to the migration's log. A line that cannot be written
+// keeps nobody from his mail.
+func (l *login) event(ctx context.Context, text string) {
+	l.log.Info(text)
+	if err := l.b.store.Event(ctx, l.id.Address(), text); err != nil {
+		l.log.Warn("the event was not recorded", zap.Error(err))
+	}
+}
+
+// discard closes what was opened only to ask.
+func (l *login) discard() {
+	l.target.forget()
+	l.source.forget()
+}

@@ -1,0 +1,277 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"migproxy/config"
+	"migproxy/store"
+	"migproxy/upstream"
+)
+
+// passwordWait is how long a login in mode passwords waits for the worker that
+// sets its password on the target.
+const passwordWait = 30 * time.Second
+
+// act does what was decided. With neither a session nor an error the facts
+// have changed, and the login is decided anew.
+func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
+	switch v.action {
+	case actAskTarget:
+		l.facts.target = l.ask(ctx, l.target)
+		return nil, nil
+	case actAskSource:
+		return nil, l.askTheSource(ctx)
+	case actRelayTarget:
+		return l.relay(l.target)
+	case actRelaySource:
+		return l.relayToSource(ctx)
+	case actNoteNative:
+		if ok, err := l.note(ctx, store.Native); !ok {
+			return nil, err
+		}
+		return l.relay(l.target)
+	case actNoteAtSource:
+		if ok, err := l.note(ctx, store.AtSource); !ok {
+			return nil, err
+		}
+		return l.relayToSource(ctx)
+	case actBegin:
+		return nil, l.begin(ctx, false)
+	case actAdopt:
+		if err := l.begin(ctx, true); err != nil || !l.proved {
+			return nil, err
+		}
+		return l.relay(l.target)
+	case actPark:
+		return l.park(ctx)
+	case actRevive:
+		return l.revive(ctx)
+	}
+	return nil, l.rejection(v)
+}
+
+// rejection is the error for a verdict that rejects: what a server said, if
+// one said it.
+func (l *login) rejection(v verdict) error {
+	e := &upstream.Error{Outcome: v.outcome}
+	for _, s := range []*side{l.source, l.target} {
+		if s.err != nil && s.err.Outcome == v.outcome {
+			e.Server, e.Err = s.err.Server, s.err.Err
+		}
+	}
+	if v.missed {
+		e.Err = errors.Join(errTargetMissed, e.Err)
+	}
+	if v.outcome == upstream.Held && e.Err == nil {
+		e.Err = errors.New("the account is being moved")
+	}
+	return e
+}
+
+// askTheSource asks the source, with the events of it where its answer may
+// begin a migration.
+func (l *login) askTheSource(ctx context.Context) error {
+	unknown := l.facts.account == nil && !l.facts.delegated
+	if unknown || l.facts.may {
+		l.event(ctx, fmt.Sprintf("Checking '%s' on the remote server '%s'...", l.id.Address(), l.source.address))
+	}
+	l.facts.source = l.ask(ctx, l.source)
+	if unknown && l.facts.source == upstream.Miss {
+		l.event(ctx, fmt.Sprintf("'%s' not found on the remote server", l.id.Address()))
+	}
+	if l.facts.account == nil && l.facts.source != upstream.Accepted {
+		return nil
+	}
+	// The account may have moved while the servers answered.
+	return l.read(ctx)
+}
+
+// relay hands over the session of a server that let the user in.
+func (l *login) relay(s *side) (*upstream.Session, error) {
+	if session := s.take(); session != nil {
+		return session, nil
+	}
+	return nil, &upstream.Error{Outcome: upstream.Unavailable, Server: s.address,
+		Err: fmt.Errorf("the %s has no %s server: name one in the settings of %s, or serve this protocol no longer", s.name, l.a.Protocol, l.id.Domain)}
+}
+
+// relayToSource is relay, until the account lives on the target: then the
+// connection to the source is closed, and the client comes back.
+func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
+	session, err := l.relay(l.source)
+	if err != nil {
+		return nil, err
+	}
+	conn := session.Conn
+	w := l.b.watches.add(l.id.Address(), hasFlipped, func() { _ = conn.Close() })
+	session.Conn = &watchedConn{Conn: conn, watch: w}
+	// Whatever was published before the watch began is in the row.
+	a, err := l.b.store.Account(ctx, l.id.Address())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return session, nil
+	case err == nil && !livesOnTarget(a):
+		return session, nil
+	}
+	_ = session.Conn.Close()
+	if err != nil {
+		return nil, err
+	}
+	return nil, l.know(ctx, &a)
+}
+
+// hasFlipped: a session on the source no longer shows this account's mailbox.
+func hasFlipped(s store.State) bool { return s == store.Active || s == store.Finished }
+
+// note writes native or at_source. Not ok without an error: another login was
+// first.
+func (l *login) note(ctx context.Context, to store.State) (ok bool, err error) {
+	a, err := l.b.store.Note(ctx, l.id, to, store.AtSource)
+	if errors.Is(err, store.ErrChanged) {
+		return false, l.know(ctx, &a)
+	}
+	return err == nil, err
+}
+
+// begin commits the account and its sealed password.
+func (l *login) begin(ctx context.Context, adopt bool) error {
+	a, begun, err := l.b.store.Begin(ctx, store.NewAccount{Identity: l.id, Password: l.a.Password, Mode: l.facts.mode, Adopt: adopt})
+	switch {
+	case err != nil:
+		return err
+	case !begun:
+		return l.know(ctx, &a)
+	}
+	// What the servers answered is what this row was written for.
+	l.proved, l.facts.account = true, &a
+	return nil
+}
+
+// park gives the user what he gets while his account is being moved. The
+// password was proved by this login.
+func (l *login) park(ctx context.Context) (*upstream.Session, error) {
+	if !l.proved {
+		if _, err := l.seal(ctx); err != nil {
+			return l.again(ctx, err)
+		}
+		l.event(ctx, "Account already being migrated")
+	}
+	if l.facts.account.Mode == config.ModePasswords {
+		return l.await(ctx)
+	}
+	return l.parkNow(ctx)
+}
+
+// revive parks the user of an account whose work has stopped. Only a password
+// that was not known before can help it on.
+func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
+	sealed, err := l.seal(ctx)
+	if err != nil {
+		return l.again(ctx, err)
+	}
+	if sealed {
+		a, err := l.b.store.Retry(ctx, l.id.Address())
+		if err != nil {
+			return l.again(ctx, err)
+		}
+		l.proved = true
+		return nil, l.know(ctx, &a)
+	}
+	if l.facts.account.Mode == config.ModePasswords {
+		return nil, l.held()
+	}
+	return l.parkNow(ctx)
+}
+
+// again decides anew where the account changed under a write, and passes other
+// errors on.
+func (l *login) again(ctx context.Context, err error) (*upstream.Session, error) {
+	if errors.Is(err, store.ErrChanged) {
+		err = l.read(ctx)
+	}
+	return nil, err
+}
+
+// seal keeps the password that the source has just accepted, if it is not the
+// one kept already.
+func (l *login) seal(ctx context.Context) (sealed bool, err error) {
+	if l.facts.source != upstream.Accepted {
+		return false, nil
+	}
+	id := l.facts.account.ID
+	switch kept, _, err := l.b.store.Password(ctx, id); {
+	case err == nil && kept.Reveal() == l.a.Password.Reveal():
+		return false, nil
+	case err != nil && !errors.Is(err, store.ErrNoPassword):
+		return false, err
+	}
+	_, err = l.b.store.SealPassword(ctx, id, l.a.Password)
+	return err == nil, err
+}
+
+// await waits until a worker has finished with an account of which only the
+// password is moved.
+func (l *login) await(ctx context.Context) (*upstream.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, passwordWait)
+	defer cancel()
+	w := l.b.watches.add(l.id.Address(), func(s store.State) bool {
+		return s != store.Provisioning && s != store.Copying
+	}, nil)
+	defer w.cancel()
+	before := l.facts.account.State
+	if err := l.read(ctx); err != nil || l.facts.account == nil || l.facts.account.State != before {
+		return nil, err
+	}
+	select {
+	case <-w.done:
+		return nil, l.read(ctx)
+	case <-ctx.Done():
+		return nil, l.held()
+	}
+}
+
+func (l *login) held() error {
+	return l.rejection(verdict{action: actReject, outcome: upstream.Held})
+}
+
+// parkNow opens the parked mailbox.
+func (l *login) parkNow(ctx context.Context) (*upstream.Session, error) {
+	lot := l.b.lots[l.id.Domain]
+	if l.a.Protocol != config.IMAP || lot.mode == config.ParkHold {
+		return nil, l.held()
+	}
+	session, end, err := l.b.parking.open(ctx, lot, *l.facts.account)
+	if err != nil {
+		return nil, err
+	}
+	w := l.b.watches.add(l.id.Address(), func(s store.State) bool { return !parked(s) }, end)
+	session.Conn = &watchedConn{Conn: session.Conn, watch: w}
+	if err := l.read(ctx); err != nil || l.facts.account == nil || !parked(l.facts.account.State) {
+		_ = session.Conn.Close()
+		return nil, err
+	}
+	return session, nil
+}
+
+// parked: users of accounts in this state are parked.
+func parked(s store.State) bool {
+	switch s {
+	case store.Provisioning, store.Copying, store.Waiting, store.Failed:
+		return true
+	}
+	return false
+}
+
+// serverAddress is the first address of the first server that there is.
+func serverAddress(servers ...*config.Server) string {
+	for _, s := range servers {
+		if s != nil && len(s.Address) > 0 {
+			return net.JoinHostPort(s.Address[0].Host, fmt.Sprint(s.Address[0].Port))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+
+	"migproxy/config"
+	"migproxy/upstream"
+)
+
+const (
+	// askTimeout bounds one server's answer, so that there is time left to ask
+	// the other. Dovecot delays even a right login by up to 17 s after misses.
+	askTimeout = 25 * time.Second
+	// logoutTimeout bounds a farewell that nobody waits for.
+	logoutTimeout = time.Second
+)
+
+// side is one of the domain's two servers during a login, and what it said.
+type side struct {
+	name    string // source or target
+	servers upstream.Side
+	address string            // host:port, for the log
+	session *upstream.Session // if it speaks the client's protocol
+	err     *upstream.Error
+}
+
+func newSide(name string, servers upstream.Side, address string) *side {
+	return &side{name: name, servers: servers, address: address}
+}
+
+// take hands the session over to the caller; nil if there is none.
+func (s *side) take() *upstream.Session {
+	session := s.session
+	s.session = nil
+	return session
+}
+
+// forget drops what the server said.
+func (s *side) forget() {
+	if session := s.take(); session != nil {
+		logout(session)
+	}
+	s.err = nil
+}
+
+// ask logs the user in on a server: over the client's protocol if the server
+// has it, else over another one for the answer alone.
+func (l *login) ask(ctx context.Context, s *side) upstream.Outcome {
+	s.forget()
+	protocol := l.a.Protocol
+	server := s.servers.Over(protocol)
+	if server == nil {
+		protocol = otherProtocol(protocol)
+		server = s.servers.Over(protocol)
+	}
+	if server == nil {
+		s.err = &upstream.Error{Outcome: upstream.Unavailable, Err: errors.New("the " + s.name + " has no server: name one in the settings")}
+		return upstream.Unavailable
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	session, err := server.Login(ctx, l.creds, l.a.Client)
+	outcome := upstream.OutcomeOf(err)
+	l.b.metrics.answers.WithLabelValues(s.name, string(protocol), outcome.String()).Inc()
+	if err != nil {
+		var ok bool
+		if s.err, ok = errors.AsType[*upstream.Error](err); !ok {
+			s.err = &upstream.Error{Outcome: outcome, Server: s.address, Err: err}
+		}
+		l.log.Debug("login on a server failed", zap.String("side", s.name), zap.Error(err))
+		return outcome
+	}
+	s.session = session
+	if protocol != l.a.Protocol {
+		logout(s.take())
+	}
+	return outcome
+}
+
+func otherProtocol(p config.Protocol) config.Protocol {
+	if p == config.POP3 {
+		return config.IMAP
+	}
+	return config.POP3
+}
+
+// logout ends a session that served only to ask. POP3's QUIT deletes nothing,
+// as nothing was marked.
+func logout(s *upstream.Session) {
+	farewell := "migproxy LOGOUT\r\n"
+	if s.Protocol == config.POP3 {
+		farewell = "QUIT\r\n"
+	}
+	_ = s.Conn.SetDeadline(time.Now().Add(logoutTimeout))
+	_, _ = io.WriteString(s.Conn, farewell)
+	_ = s.Conn.Close()
+}

@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync"
+
+	"migproxy/store"
+)
+
+// watches passes what becomes of accounts on to the sessions that must end on
+// it. There are never more watches than sessions.
+type watches struct {
+	mu        sync.Mutex
+	byAddress map[string]map[*watch]struct{}
+	ends      sync.WaitGroup
+}
+
+func newWatches() *watches { return &watches{byAddress: make(map[string]map[*watch]struct{})} }
+
+// watch waits for one change of one account.
+type watch struct {
+	owner   *watches
+	address string
+	until   func(store.State) bool
+	end     func()        // may be nil
+	done    chan struct{} // closed when the change came
+}
+
+// add begins a watch, which lasts until the account is written in a state for
+// which until is true, or until cancel. end is then called once, in a
+// goroutine of its own, as a slow connection must not hold up the others.
+func (w *watches) add(address string, until func(store.State) bool, end func()) *watch {
+	one := &watch{owner: w, address: address, until: until, end: end, done: make(chan struct{})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.byAddress[address] == nil {
+		w.byAddress[address] = make(map[*watch]struct{})
+	}
+	w.byAddress[address][one] = struct{}{}
+	return one
+}
+
+// cancel ends the watch without calling its end.
+func (o *watch) cancel() {
+	o.owner.mu.Lock()
+	defer o.owner.mu.Unlock()
+	o.owner.removeLocked(o)
+}
+
+func (w *watches) removeLocked(o *watch) {
+	delete(w.byAddress[o.address], o)
+	if len(w.byAddress[o.address]) == 0 {
+		delete(w.byAddress, o.address)
+	}
+}
+
+func (w *watches) changed(c store.Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for o := range w.byAddress[c.Address] {
+		if !o.until(c.State) {
+			continue
+		}
+		w.removeLocked(o)
+		close(o.done)
+		if o.end != nil {
+			w.ends.Go(o.end)
+		}
+	}
+}
+
+// wait waits for the ends that were begun; no change may come any more.
+func (w *watches) wait() { w.ends.Wait() }
+
+// watchedConn ends its watch when the relay is through with it.
+type watchedConn struct {
+	net.Conn
+	watch *watch
+}
+
+// Close closes the connection and ends the watch.
+func (c *watchedConn) Close() error {
+	c.watch.cancel()
+	return c.Conn.Close()
+}
+
+// CloseWrite passes a half-close on to connections that know it.
+func (c *watchedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
