@@ -4,9 +4,16 @@
 package imapwire
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
 	"time"
 
 	"migproxy/upstream"
@@ -15,16 +22,43 @@ import (
 // Options bound a Conn.
 type Options struct {
 	// Timeout is how long the server may stay silent, and how long one write may
-	// take, before the connection is given up.
+	// take, before the connection is given up. Zero is one minute.
 	Timeout time.Duration
 }
 
-// Conn is an IMAP connection on which a user is logged in. Its methods may be
-// called by one goroutine at a time. After any error but a *StatusError the
-// connection is closed and every later call fails.
-type Conn struct{}
+// bufferSize is that of each direction's buffer, in octets.
+const bufferSize = 64 << 10
 
-// StatusError is a tagged NO or BAD, or an untagged BYE.
+// Conn is an IMAP connection on which a user is logged in. Its methods may be
+// called by one goroutine at a time. After any error but ErrName and a
+// *StatusError of type NO or BAD the connection is closed and every later call
+// fails. The end of a context closes it at once.
+type Conn struct {
+	server  string
+	caps    map[string]bool
+	timeout time.Duration
+
+	wire *deadlineConn
+	w    *bufio.Writer
+	tags int
+
+	// p belongs to the goroutine of readAnswers while reading is true, and to
+	// the caller otherwise.
+	p           parser
+	zones       zones
+	words       map[string]string // flags seen, see intern
+	held        []byte            // a small body whose UID is not known yet
+	bodiesFirst bool              // this server sends bodies before their UIDs
+
+	mu      sync.Mutex
+	err     error     // why the connection is closed
+	reading bool      // readAnswers is running
+	pending []*Append // unanswered, in the order in which they were begun
+	readers sync.WaitGroup
+}
+
+// StatusError is a tagged NO or BAD, or an untagged BYE. After a BYE the
+// connection is closed.
 type StatusError struct {
 	Command string // the command's name, without arguments
 	Type    string // NO, BAD or BYE
@@ -33,140 +67,268 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
+	if e.Code == "" {
+		return e.Command + ": " + e.Type + " " + e.Text
+	}
 	return e.Command + ": " + e.Type + " [" + e.Code + "] " + e.Text
 }
 
-// Mailbox is one LIST response. Names here and below are as on the wire
-// (modified UTF-7, not decoded), without their quoting.
-type Mailbox struct {
-	Name  string
-	Delim byte // 0 is NIL
-	Attrs []string
+func (s *status) err(command string) error {
+	return &StatusError{Command: command, Type: s.typ, Code: s.code, Text: s.text}
 }
 
-// Status is what STATUS said; what it left out is zero.
-type Status struct {
-	Messages, UIDNext, UIDValidity uint32
-	HighestModSeq                  uint64
+// New starts on a session that upstream has logged in. The connection is the
+// Conn's from now on.
+func New(s *upstream.Session, o Options) *Conn {
+	if o.Timeout <= 0 {
+		o.Timeout = time.Minute
+	}
+	c := &Conn{
+		server: s.Server, timeout: o.Timeout, caps: make(map[string]bool, len(s.Capabilities)),
+		wire:  &deadlineConn{conn: s.Conn, timeout: o.Timeout, armed: true},
+		zones: zones{}, words: map[string]string{},
+	}
+	for _, name := range s.Capabilities {
+		c.caps[name] = true
+	}
+	var in io.Reader = c.wire
+	if s.Reader != nil && s.Reader.Buffered() > 0 {
+		ahead, _ := s.Reader.Peek(s.Reader.Buffered()) // cannot fail: they are there
+		in = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), c.wire)
+	}
+	c.p.br = bufio.NewReaderSize(in, bufferSize)
+	c.w = bufio.NewWriterSize(c.wire, bufferSize)
+	return c
 }
 
-// Selected is what EXAMINE or SELECT said; UIDNext is zero where it did not.
-type Selected struct {
-	Exists, UIDValidity, UIDNext uint32
-	Flags, PermanentFlags        []string
-	ReadOnly                     bool
-}
-
-// Meta is what is known of a message before its octets.
-type Meta struct {
-	UID   uint32
-	Size  int64 // RFC822.SIZE, which some servers get wrong
-	Flags []string
-	// Date is INTERNALDATE with its own zone; zero where it was missing or invalid.
-	Date time.Time
-}
-
-// New starts on a session that upstream has logged in.
-func New(s *upstream.Session, o Options) *Conn { return &Conn{} }
+// Server is the host:port that this is a connection to, for the log.
+func (c *Conn) Server() string { return c.server }
 
 // Has reports whether a capability (upper case) was announced after login.
-func (c *Conn) Has(capability string) bool { return false }
+func (c *Conn) Has(capability string) bool { return c.caps[capability] }
 
-// Close cuts the connection.
-func (c *Conn) Close() error { return nil }
+// Close cuts the connection. It may be called at any time, by any goroutine.
+func (c *Conn) Close() error {
+	c.fail(net.ErrClosed)
+	c.readers.Wait()
+	return nil
+}
 
 // Logout ends the session politely, then closes.
-func (c *Conn) Logout(ctx context.Context) error { return errors.ErrUnsupported }
+func (c *Conn) Logout(ctx context.Context) error {
+	_, err := c.do(ctx, "LOGOUT", nil, nil)
+	_ = c.Close()
+	if errors.Is(err, io.ErrUnexpectedEOF) { // some servers leave without the tagged answer
+		return nil
+	}
+	return err
+}
 
 // Noop sends NOOP.
-func (c *Conn) Noop(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Namespace returns the prefix and separator of the personal namespace (RFC
-// 2342); without the capability, what LIST "" "" tells.
-func (c *Conn) Namespace(ctx context.Context) (prefix string, delim byte, err error) {
-	return "", 0, errors.ErrUnsupported
+func (c *Conn) Noop(ctx context.Context) error {
+	_, err := c.do(ctx, "NOOP", nil, nil)
+	return err
 }
 
-// List sends LIST "" pattern, with RETURN (SPECIAL-USE) where that is offered.
-func (c *Conn) List(ctx context.Context, pattern string) ([]Mailbox, error) {
-	return nil, errors.ErrUnsupported
+// fail closes the connection, unless it is closed, and returns the reason why
+// it is.
+func (c *Conn) fail(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		for _, a := range c.pending {
+			a.finish(err)
+		}
+		c.pending = nil
+	}
+	c.wire.cut()
+	return c.err
 }
 
-// Subscriptions lists subscribed names, by LSUB.
-func (c *Conn) Subscriptions(ctx context.Context, pattern string) ([]string, error) {
-	return nil, errors.ErrUnsupported
+func (c *Conn) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
-// Status asks MESSAGES, UIDNEXT, UIDVALIDITY, and HIGHESTMODSEQ with CONDSTORE.
-func (c *Conn) Status(ctx context.Context, mailbox string) (Status, error) {
-	return Status{}, errors.ErrUnsupported
+// explain says what an error of the connection means and what it happened to.
+func (c *Conn) explain(ctx context.Context, command string, err error) error {
+	var bye *StatusError
+	switch {
+	case errors.As(err, &bye):
+		return err
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("the server was silent for %v; see whether it is overloaded or cut off: %w", c.timeout, err)
+	case errors.Is(err, io.EOF):
+		err = fmt.Errorf("the server closed the connection: %w", io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("%s: %s: %w", c.server, command, err)
 }
 
-// Examine opens a mailbox for reading only.
-func (c *Conn) Examine(ctx context.Context, mailbox string) (Selected, error) {
-	return Selected{}, errors.ErrUnsupported
+// callbackError carries an error of the caller's own through do, which closes
+// the connection on it, since the rest of the answer is still on its way.
+type callbackError struct{ error }
+
+// str is an argument that is sent as a quoted string or a literal.
+type str string
+
+// do sends one command and reads its answer. args are strings, sent as they
+// are, and strs. on gets every untagged response and may leave any part of it
+// unread.
+func (c *Conn) do(ctx context.Context, command string, args []any, on func(*response) error) (status, error) {
+	for _, arg := range args {
+		if s, ok := arg.(str); ok && !nameable(string(s)) {
+			return status{}, ErrName
+		}
+	}
+	if err := c.enter(ctx, command); err != nil {
+		return status{}, err
+	}
+	stop := context.AfterFunc(ctx, c.wire.cut)
+	defer stop()
+	tag := c.nextTag()
+	st, err := c.send(tag, command, args)
+	if err == nil && st.typ == "" {
+		st, err = c.await(tag, command, on, false)
+	}
+	var callback callbackError
+	switch {
+	case errors.As(err, &callback):
+		_ = c.fail(net.ErrClosed)
+		return status{}, callback.error
+	case err != nil:
+		return status{}, c.fail(c.explain(ctx, command, err))
+	case st.typ != "OK":
+		return status{}, st.err(command)
+	}
+	return st, nil
 }
 
-// Select opens a mailbox of the target, to learn its PERMANENTFLAGS.
-func (c *Conn) Select(ctx context.Context, mailbox string) (Selected, error) {
-	return Selected{}, errors.ErrUnsupported
+// errBusy is a mistake of the caller's.
+var errBusy = errors.New("an APPEND is still unanswered; wait for it first")
+
+// enter makes sure that a command can be sent.
+func (c *Conn) enter(ctx context.Context, command string) error {
+	c.mu.Lock()
+	err, busy := c.err, c.reading
+	c.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case busy:
+		return c.fail(fmt.Errorf("%s: %w", command, errBusy))
+	case ctx.Err() != nil:
+		return c.fail(c.explain(ctx, command, ctx.Err()))
+	}
+	c.wire.expect(true)
+	return nil
 }
 
-// FetchMeta fetches UID, FLAGS, INTERNALDATE and RFC822.SIZE of first..last
-// (last 0 is *), in the order in which the server sends them. A response
-// without UID or RFC822.SIZE is an unsolicited one and not passed on.
-func (c *Conn) FetchMeta(ctx context.Context, first, last uint32, fn func(Meta) error) error {
-	return errors.ErrUnsupported
+func (c *Conn) nextTag() string {
+	c.tags++
+	return "M" + strconv.Itoa(c.tags)
 }
 
-// FetchBodies fetches BODY.PEEK[] of these UIDs and passes each body on while
-// it comes: size is the length of the literal, r gives exactly that many octets
-// or io.ErrUnexpectedEOF. What fn leaves unread is discarded. A UID is passed
-// on at most once and only if it was asked for; those never passed on did not
-// come. Where a server sends bodies before UIDs, they are fetched one by one.
-func (c *Conn) FetchBodies(ctx context.Context, uids []uint32, fn func(uid uint32, size int64, r io.Reader) error) error {
-	return errors.ErrUnsupported
+// send writes one command. The status is that of a command which ended before
+// its time because a synchronising literal was refused.
+func (c *Conn) send(tag, command string, args []any) (status, error) {
+	var refused status
+	c.write(tag, " ", command)
+	for _, arg := range args {
+		c.write(" ")
+		s, ok := arg.(str)
+		if !ok {
+			c.write(arg.(string))
+			continue
+		}
+		err := c.writeString(string(s), func(size int64) (err error) {
+			mark, wait := c.literalMark(size)
+			c.write(mark)
+			if err = c.w.Flush(); wait && err == nil {
+				refused, err = c.await(tag, command, nil, true)
+			}
+			return err
+		})
+		if err != nil || refused.typ != "" {
+			return refused, err
+		}
+	}
+	c.write("\r\n")
+	return status{}, c.w.Flush()
 }
 
-// FetchHeader fetches the header fields named (RFC 9051 BODY.PEEK[HEADER.FIELDS]).
-func (c *Conn) FetchHeader(ctx context.Context, uid uint32, fields ...string) ([]byte, error) {
-	return nil, errors.ErrUnsupported
+// write buffers parts of a command. The writer keeps its error until Flush.
+func (c *Conn) write(parts ...string) {
+	for _, s := range parts {
+		_, _ = c.w.WriteString(s)
+	}
 }
 
-// Create creates a mailbox, with USE (RFC 6154) where specialUse is not empty
-// and CREATE-SPECIAL-USE is offered.
-func (c *Conn) Create(ctx context.Context, mailbox, specialUse string) error {
-	return errors.ErrUnsupported
+// writeString writes a quoted string, or a literal where eight-bit octets make
+// that necessary. announce writes a literal's mark and waits for the server's
+// leave to send it.
+func (c *Conn) writeString(s string, announce func(size int64) error) error {
+	plain := true
+	for i := range len(s) {
+		plain = plain && s[i] < 0x80
+	}
+	if plain {
+		b := append(c.w.AvailableBuffer(), '"')
+		for i := range len(s) {
+			if s[i] == '"' || s[i] == '\\' {
+				b = append(b, '\\')
+			}
+			b = append(b, s[i])
+		}
+		_, err := c.w.Write(append(b, '"'))
+		return err
+	}
+	if err := announce(int64(len(s))); err != nil {
+		return err
+	}
+	c.write(s)
+	return nil
 }
 
-// Subscribe subscribes a mailbox.
-func (c *Conn) Subscribe(ctx context.Context, mailbox string) error { return errors.ErrUnsupported }
+// nonSyncLimit is what LITERAL- allows (RFC 7888 section 5), in octets.
+const nonSyncLimit = 4096
 
-// Append starts an APPEND (RFC 9051), to which more messages may be added where
-// MULTIAPPEND (RFC 3502) is offered. With LITERAL+ nothing is waited for, so
-// that the next Append may start before the Wait of this one; the results come
-// in order.
-func (c *Conn) Append(ctx context.Context, mailbox string) (*Append, error) {
-	return nil, errors.ErrUnsupported
+// literalMark is the announcement of a literal; wait says whether the server
+// must grant it first.
+func (c *Conn) literalMark(size int64) (mark string, wait bool) {
+	mark = "{" + strconv.FormatInt(size, 10)
+	if c.caps["LITERAL+"] || size <= nonSyncLimit && (c.caps["LITERAL-"] || c.caps["IMAP4REV2"]) {
+		return mark + "+}\r\n", false
+	}
+	return mark + "}\r\n", true
 }
 
-// Append is one APPEND command under way.
-type Append struct{}
-
-// Add sends one message: exactly size octets of r. If r ends before or fails,
-// the connection is cut, so that nothing short or padded is ever stored, and
-// the error says so. A *StatusError here is the refusal of a synchronising
-// literal: the command is over, nothing of it was stored.
-func (a *Append) Add(flags []string, date time.Time, size int64, r io.Reader) error {
-	return errors.ErrUnsupported
-}
-
-// End ends the command's line.
-func (a *Append) End() error { return errors.ErrUnsupported }
-
-// Wait waits for the tagged answer. uids are those of APPENDUID (RFC 4315), in
-// the order of the messages, and nil where the server did not send it;
-// validity is the UIDVALIDITY that came with them.
-func (a *Append) Wait(ctx context.Context) (validity uint32, uids []uint32, err error) {
-	return 0, nil, errors.ErrUnsupported
+// await reads responses until the tagged one, or, if grant is set, until the
+// server grants a literal, which returns a zero status.
+func (c *Conn) await(tag, command string, on func(*response) error, grant bool) (status, error) {
+	for {
+		r, err := c.p.response()
+		if err != nil {
+			return status{}, err
+		}
+		switch {
+		case r.kind == tagged && r.tag == tag:
+			return r.status, nil
+		case r.kind == untagged && r.typ == "BYE" && command != "LOGOUT":
+			return status{}, r.err(command)
+		case r.kind == untagged && on != nil:
+			if err := on(&r); err != nil {
+				return status{}, err
+			}
+		}
+		if err := c.p.finish(); err != nil {
+			return status{}, err
+		}
+		if r.kind == continuation && grant {
+			return status{}, nil
+		}
+	}
 }
