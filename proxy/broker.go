@@ -124,7 +124,7 @@ type login struct {
 
 	facts          facts
 	target, source *side
-	// proved is set once this very login has had its password committed.
+	// proved: the password of this very login is committed.
 	proved bool
 }
 
@@ -151,8 +151,8 @@ func (b *Broker) newLogin(a *Attempt) (*login, error) {
 		creds:  upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
 		log:    b.log.With(zap.String("session", a.Client.SessionID), zap.String("account", id.Address())),
 		facts:  facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != ""},
-		target: newSide("target", d.Target, serverAddress(d.Config.Target.IMAP, d.Config.Target.POP3)),
-		source: newSide("source", d.Source, serverAddress(d.Config.Source.IMAP, d.Config.Source.POP3)),
+		target: newSide("target", d.Target, a.Protocol),
+		source: newSide("source", d.Source, a.Protocol),
 	}, nil
 }
 
@@ -180,7 +180,7 @@ func (l *login) know(ctx context.Context, a *store.Account) error {
 	if a != nil {
 		l.facts.stale = isStale(*a, l.b.lots[l.id.Domain].max, l.b.now())
 	}
-	if (a == nil || a.State == store.AtSource) && inWave(l.domain.Config.Wave, l.id.Address()) {
+	if (a == nil || a.State == store.AtSource) && l.domain.Config.Wave.Includes(l.id.Address()) {
 		active, err := l.b.store.Active(ctx, l.id.Domain)
 		if err != nil {
 			return err

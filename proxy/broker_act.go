@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"migproxy/config"
@@ -77,7 +76,7 @@ func (l *login) rejection(v verdict) error {
 func (l *login) askTheSource(ctx context.Context) error {
 	unknown := l.facts.account == nil && !l.facts.delegated
 	if unknown || l.facts.may {
-		l.event(ctx, fmt.Sprintf("Checking '%s' on the remote server '%s'...", l.id.Address(), l.source.address))
+		l.event(ctx, fmt.Sprintf("Checking '%s' on the remote server '%s'...", l.id.Address(), l.source.address()))
 	}
 	l.facts.source = l.ask(ctx, l.source)
 	if unknown && l.facts.source == upstream.Miss {
@@ -95,7 +94,7 @@ func (l *login) relay(s *side) (*upstream.Session, error) {
 	if session := s.take(); session != nil {
 		return session, nil
 	}
-	return nil, &upstream.Error{Outcome: upstream.Unavailable, Server: s.address,
+	return nil, &upstream.Error{Outcome: upstream.Unavailable, Server: s.address(),
 		Err: fmt.Errorf("the %s has no %s server: name one in the settings of %s, or serve this protocol no longer", s.name, l.a.Protocol, l.id.Domain)}
 }
 
@@ -151,13 +150,14 @@ func (l *login) begin(ctx context.Context, adopt bool) error {
 	return nil
 }
 
-// park gives the user what he gets while his account is being moved. The
-// password was proved by this login.
+// park gives the user what he gets until his account has moved. This login has
+// proved his password.
 func (l *login) park(ctx context.Context) (*upstream.Session, error) {
-	if !l.proved {
+	if !l.proved && !l.facts.tried {
 		if _, err := l.seal(ctx); err != nil {
 			return l.again(ctx, err)
 		}
+		l.proved = true
 		l.event(ctx, "Account already being migrated")
 	}
 	if l.facts.account.Mode == config.ModePasswords {
@@ -166,25 +166,23 @@ func (l *login) park(ctx context.Context) (*upstream.Session, error) {
 	return l.parkNow(ctx)
 }
 
-// revive parks the user of an account whose work has stopped. Only a password
-// that was not known before can help it on.
+// revive begins the work of a stopped account again, if the password is not
+// the one with which it stopped. Anything else would only repeat the failure.
 func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
 	sealed, err := l.seal(ctx)
 	if err != nil {
 		return l.again(ctx, err)
 	}
-	if sealed {
-		a, err := l.b.store.Retry(ctx, l.id.Address())
-		if err != nil {
-			return l.again(ctx, err)
-		}
-		l.proved = true
-		return nil, l.know(ctx, &a)
+	if !sealed {
+		l.facts.tried = true
+		return nil, nil
 	}
-	if l.facts.account.Mode == config.ModePasswords {
-		return nil, l.held()
+	a, err := l.b.store.Retry(ctx, l.id.Address())
+	if err != nil {
+		return l.again(ctx, err)
 	}
-	return l.parkNow(ctx)
+	l.proved = true
+	return nil, l.know(ctx, &a)
 }
 
 // again decides anew where the account changed under a write, and passes other
@@ -216,6 +214,9 @@ func (l *login) seal(ctx context.Context) (sealed bool, err error) {
 // await waits until a worker has finished with an account of which only the
 // password is moved.
 func (l *login) await(ctx context.Context) (*upstream.Session, error) {
+	if l.facts.tried {
+		return nil, l.held() // nobody works on it
+	}
 	ctx, cancel := context.WithTimeout(ctx, passwordWait)
 	defer cancel()
 	w := l.b.watches.add(l.id.Address(), func(s store.State) bool {
@@ -264,14 +265,4 @@ func parked(s store.State) bool {
 		return true
 	}
 	return false
-}
-
-// serverAddress is the first address of the first server that there is.
-func serverAddress(servers ...*config.Server) string {
-	for _, s := range servers {
-		if s != nil && len(s.Address) > 0 {
-			return net.JoinHostPort(s.Address[0].Host, fmt.Sprint(s.Address[0].Port))
-		}
-	}
-	return ""
 }

@@ -22,15 +22,29 @@ const (
 
 // side is one of the domain's two servers during a login, and what it said.
 type side struct {
-	name    string // source or target
-	servers upstream.Side
-	address string            // host:port, for the log
-	session *upstream.Session // if it speaks the client's protocol
-	err     *upstream.Error
+	name     string            // source or target
+	server   *upstream.Server  // nil where the domain has none
+	protocol config.Protocol   // that it is asked over
+	session  *upstream.Session // if it is the client's protocol
+	err      *upstream.Error
 }
 
-func newSide(name string, servers upstream.Side, address string) *side {
-	return &side{name: name, servers: servers, address: address}
+// newSide picks the server that is asked: over the client's protocol if there
+// is one, else over another, for the answer alone.
+func newSide(name string, servers upstream.Side, client config.Protocol) *side {
+	protocol := client
+	if servers.Over(protocol) == nil {
+		protocol = otherProtocol(client)
+	}
+	return &side{name: name, server: servers.Over(protocol), protocol: protocol}
+}
+
+// address is the host:port of the server, for logs.
+func (s *side) address() string {
+	if s.server == nil {
+		return ""
+	}
+	return s.server.Address()
 }
 
 // take hands the session over to the caller; nil if there is none.
@@ -48,35 +62,28 @@ func (s *side) forget() {
 	s.err = nil
 }
 
-// ask logs the user in on a server: over the client's protocol if the server
-// has it, else over another one for the answer alone.
+// ask logs the user in on a server.
 func (l *login) ask(ctx context.Context, s *side) upstream.Outcome {
 	s.forget()
-	protocol := l.a.Protocol
-	server := s.servers.Over(protocol)
-	if server == nil {
-		protocol = otherProtocol(protocol)
-		server = s.servers.Over(protocol)
-	}
-	if server == nil {
+	if s.server == nil {
 		s.err = &upstream.Error{Outcome: upstream.Unavailable, Err: errors.New("the " + s.name + " has no server: name one in the settings")}
 		return upstream.Unavailable
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	session, err := server.Login(ctx, l.creds, l.a.Client)
+	session, err := s.server.Login(ctx, l.creds, l.a.Client)
 	outcome := upstream.OutcomeOf(err)
-	l.b.metrics.answers.WithLabelValues(s.name, string(protocol), outcome.String()).Inc()
+	l.b.metrics.answers.WithLabelValues(s.name, string(s.protocol), outcome.String()).Inc()
 	if err != nil {
 		var ok bool
 		if s.err, ok = errors.AsType[*upstream.Error](err); !ok {
-			s.err = &upstream.Error{Outcome: outcome, Server: s.address, Err: err}
+			s.err = &upstream.Error{Outcome: outcome, Server: s.address(), Err: err}
 		}
 		l.log.Debug("login on a server failed", zap.String("side", s.name), zap.Error(err))
 		return outcome
 	}
 	s.session = session
-	if protocol != l.a.Protocol {
+	if s.protocol != l.a.Protocol {
 		logout(s.take())
 	}
 	return outcome

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"strings"
 	"time"
 
 	"migproxy/config"
@@ -21,6 +20,8 @@ type facts struct {
 	delegated bool
 	// stale: nothing has been settled for longer than parking.max.
 	stale bool
+	// tried: the work on the account has stopped with this very password.
+	tried bool
 	// What the servers said to these credentials; 0 where not asked yet.
 	target, source upstream.Outcome
 }
@@ -38,7 +39,7 @@ const (
 	actBegin        // commit provisioning with the sealed password
 	actAdopt        // the same, copying into what is there
 	actPark         // the account is being moved, and the password is right
-	actRevive       // as park, for an account whose work has stopped
+	actRevive       // if the password is a new one, seal it and begin the work again
 	actReject
 )
 
@@ -86,10 +87,10 @@ func decide(f facts) verdict {
 // livesOnTarget: the account has flipped, or was on the target before and its
 // old mail is copied to it.
 func livesOnTarget(a store.Account) bool {
-	if a.State == store.Excluded || a.State == store.Conflict {
-		return false
+	if a.Moved() {
+		return true
 	}
-	return a.Moved() || !a.FlippedAt.IsZero() || a.Origin == store.OriginAdopted
+	return parked(a.State) && (!a.FlippedAt.IsZero() || a.Origin == store.OriginAdopted)
 }
 
 // onlyTarget: the target's answer counts, and the source is never asked.
@@ -225,10 +226,13 @@ func decideStopped(f facts) verdict {
 	case 0:
 		return act(actAskSource)
 	case upstream.Accepted:
-		if f.stale {
+		switch {
+		case !f.tried:
+			return act(actRevive)
+		case f.stale:
 			return act(actRelaySource)
 		}
-		return act(actRevive)
+		return act(actPark)
 	}
 	return rejectWith(f.source)
 }
@@ -290,40 +294,4 @@ func isStale(a store.Account, limit time.Duration, now time.Time) bool {
 		last = a.ProgressAt
 	}
 	return now.Sub(last) > limit
-}
-
-// inWave reports whether an address may migrate now.
-func inWave(w config.Wave, address string) bool {
-	return matchesAny(w.Include, address) && !matchesAny(w.Exclude, address)
-}
-
-func matchesAny(patterns []string, address string) bool {
-	for _, p := range patterns {
-		if matchPattern(strings.ToLower(p), address) {
-			return true
-		}
-	}
-	return false
-}
-
-// matchPattern compares the whole of s with a pattern in which * stands for any
-// run of characters.
-func matchPattern(pattern, s string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == s
-	}
-	s, ok := strings.CutPrefix(s, parts[0])
-	if !ok {
-		return false
-	}
-	last := len(parts) - 1
-	for _, part := range parts[1:last] {
-		i := strings.Index(s, part)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(part):]
-	}
-	return strings.HasSuffix(s, parts[last])
 }

@@ -1,0 +1,317 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/store"
+	"migproxy/upstream"
+)
+
+// decisions is the table of the design, written out. The columns: state; origin;
+// may the account begin (in the wave and active) y/n; adopt y/n; without
+// progress for longer than parking.max y/n; what the target and what the source
+// say; and then who is asked, in order (t, s; r is an attempt to begin the work
+// again), and the result. * is anything, and the first line that fits counts. A ! after
+// unavailable: it counts for the limits.
+const decisions = `
+unknown      *       * n * yes         *           t  native
+unknown      *       y y * yes         yes         ts adopt
+unknown      *       n y * yes         yes         ts at_source
+unknown      *       * y * yes         miss        ts native
+unknown      *       * y * yes         refused     ts refused
+unknown      *       * y * yes         unavailable ts unavailable
+unknown      *       * * * refused     *           t  refused
+unknown      *       y * * miss        yes         ts begin
+unknown      *       n * * miss        yes         ts at_source
+unknown      *       * * * miss        miss        ts miss
+unknown      *       * * * miss        refused     ts refused
+unknown      *       * * * miss        unavailable ts unavailable!
+unknown      *       y * * unavailable *           t  unavailable
+unknown      *       n * * unavailable yes         ts source
+unknown      *       n * * unavailable miss        ts unavailable
+unknown      *       n * * unavailable refused     ts refused
+unknown      *       n * * unavailable unavailable ts unavailable
+
+at_source    *       n * * *           yes         s  source
+at_source    *       y n * yes         yes         st native
+at_source    *       y y * yes         yes         st adopt
+at_source    *       y * * miss        yes         st begin
+at_source    *       y * * unavailable yes         st source
+at_source    *       y * * refused     yes         st refused
+at_source    *       * * * *           unavailable s  unavailable
+at_source    *       * * * *           refused     s  refused
+at_source    *       * * * yes         miss        st native
+at_source    *       * * * miss        miss        st miss
+at_source    *       * * * refused     miss        st refused
+at_source    *       * * * unavailable miss        st unavailable
+
+active       *       * * * yes         *           t  target
+active       *       * * * miss        *           t  miss
+active       *       * * * refused     *           t  refused
+active       *       * * * unavailable *           t  unavailable
+finished     *       * * * yes         *           t  target
+finished     *       * * * miss        *           t  miss
+finished     *       * * * refused     *           t  refused
+finished     *       * * * unavailable *           t  unavailable
+native       *       * * * yes         *           t  target
+native       *       * * * miss        *           t  miss
+native       *       * * * refused     *           t  refused
+native       *       * * * unavailable *           t  unavailable
+
+provisioning adopted * * * yes         *           t  target
+provisioning adopted * * * miss        *           t  miss
+provisioning adopted * * * refused     *           t  refused
+provisioning adopted * * * unavailable *           t  unavailable
+copying      adopted * * * yes         *           t  target
+copying      adopted * * * miss        *           t  miss
+copying      adopted * * * refused     *           t  refused
+copying      adopted * * * unavailable *           t  unavailable
+failed       adopted * * * yes         *           t  target
+failed       adopted * * * miss        *           t  miss
+failed       adopted * * * refused     *           t  refused
+failed       adopted * * * unavailable *           t  unavailable
+waiting      adopted * * * yes         *           t  target
+waiting      adopted * * * miss        *           t  miss
+waiting      adopted * * * refused     *           t  refused
+waiting      adopted * * * unavailable *           t  unavailable
+
+provisioning *       * * * *           yes         s  park
+provisioning *       * * * *           miss        s  miss
+provisioning *       * * * *           refused     s  refused
+provisioning *       * * * yes         unavailable st park
+provisioning *       * * * miss        unavailable st unavailable!
+provisioning *       * * * refused     unavailable st refused
+provisioning *       * * * unavailable unavailable st unavailable
+copying      *       * * * *           yes         s  park
+copying      *       * * * *           miss        s  miss
+copying      *       * * * *           refused     s  refused
+copying      *       * * * yes         unavailable st park
+copying      *       * * * miss        unavailable st unavailable!
+copying      *       * * * refused     unavailable st refused
+copying      *       * * * unavailable unavailable st unavailable
+
+failed       *       * * n *           yes         sr park
+failed       *       * * y *           yes         sr source
+failed       *       * * * *           miss        s  miss
+failed       *       * * * *           refused     s  refused
+failed       *       * * * *           unavailable s  unavailable
+waiting      *       * * n *           yes         sr park
+waiting      *       * * y *           yes         sr source
+waiting      *       * * * *           miss        s  miss
+waiting      *       * * * *           refused     s  refused
+waiting      *       * * * *           unavailable s  unavailable
+
+conflict     *       * * * *           yes         s  source
+conflict     *       * * * *           unavailable s  unavailable
+conflict     *       * * * *           refused     s  refused
+conflict     created * * * *           miss        s  miss
+conflict     free    * * * *           miss        s  miss
+conflict     *       * * * yes         miss        st target
+conflict     *       * * * miss        miss        st miss
+conflict     *       * * * refused     miss        st refused
+conflict     *       * * * unavailable miss        st unavailable
+excluded     *       * * * *           yes         s  source
+excluded     *       * * * *           unavailable s  unavailable
+excluded     *       * * * *           refused     s  refused
+excluded     created * * * *           miss        s  miss
+excluded     free    * * * *           miss        s  miss
+excluded     *       * * * yes         miss        st target
+excluded     *       * * * miss        miss        st miss
+excluded     *       * * * refused     miss        st refused
+excluded     *       * * * unavailable miss        st unavailable
+`
+
+var (
+	everyState  = []string{"unknown", "provisioning", "copying", "active", "finished", "native", "at_source", "conflict", "waiting", "failed", "excluded"}
+	everyOrigin = []string{"-", "free", "created", "adopted"}
+	everyAnswer = []string{"yes", "miss", "refused", "unavailable"}
+	yesNo       = []string{"y", "n"}
+)
+
+var outcomes = map[string]upstream.Outcome{"yes": upstream.Accepted, "miss": upstream.Miss,
+	"refused": upstream.Refused, "unavailable": upstream.Unavailable}
+
+// expected looks a case up in a table such as decisions.
+func expected(t *testing.T, table string, given ...string) (asked, result string) {
+	t.Helper()
+lines:
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		for i, g := range given {
+			if f[i] != "*" && f[i] != g {
+				continue lines
+			}
+		}
+		return f[len(given)], f[len(given)+1]
+	}
+	t.Fatalf("the table has no line for %v", given)
+	return "", ""
+}
+
+// play asks until the decision is final, with servers that answer as given.
+func play(t *testing.T, f facts, target, source string) (asked, result string) {
+	t.Helper()
+	for range maxRounds {
+		v := decide(f)
+		switch v.action {
+		case actAskTarget:
+			if f.target != 0 {
+				t.Fatal("the target was asked twice")
+			}
+			asked += "t"
+			f.target = outcomes[target]
+		case actAskSource:
+			if f.source != 0 {
+				t.Fatal("the source was asked twice")
+			}
+			asked += "s"
+			f.source = outcomes[source]
+		case actRevive:
+			asked += "r"
+			f.tried = true
+		case actReject:
+			for name, o := range outcomes {
+				if o == v.outcome {
+					result = name
+				}
+			}
+			if v.outcome == upstream.Held {
+				result = "held"
+			}
+			if v.missed {
+				result += "!"
+			}
+			return asked, result
+		default:
+			return asked, map[action]string{actRelayTarget: "target", actRelaySource: "source", actNoteNative: "native",
+				actNoteAtSource: "at_source", actBegin: "begin", actAdopt: "adopt", actPark: "park"}[v.action]
+		}
+	}
+	t.Fatal("no decision")
+	return "", ""
+}
+
+func TestDecideEverything(t *testing.T) {
+	for _, state := range everyState {
+		for _, origin := range everyOrigin {
+			for _, may := range yesNo {
+				for _, adopt := range yesNo {
+					for _, stale := range yesNo {
+						for _, target := range everyAnswer {
+							for _, source := range everyAnswer {
+								given := []string{state, origin, may, adopt, stale, target, source}
+								wantAsked, want := expected(t, decisions, given...)
+								f := facts{may: may == "y", adopt: adopt == "y", stale: stale == "y", mode: config.ModeAccounts}
+								if state != "unknown" {
+									f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
+								}
+								if asked, got := play(t, f, target, source); got != want || asked != wantAsked {
+									t.Errorf("%v: asked %s, %s; want %s, %s", given, asked, got, wantAsked, want)
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// An account that flipped and then stopped (its catch-up failed) lives on the
+// target all the same.
+func TestDecideStoppedAfterFlip(t *testing.T) {
+	for _, state := range []store.State{store.Waiting, store.Failed, store.Copying} {
+		f := facts{account: &store.Account{State: state, Origin: store.OriginCreated, FlippedAt: time.Unix(1, 0)}, stale: true}
+		for answer := range outcomes {
+			want := answer
+			if answer == "yes" {
+				want = "target"
+			}
+			if asked, got := play(t, f, answer, "yes"); asked != "t" || got != want {
+				t.Errorf("%s, target %s: asked %s, %s", state, answer, asked, got)
+			}
+		}
+	}
+}
+
+// Nothing is begun or written for somebody who logs in with another's identity.
+func TestDecideDelegated(t *testing.T) {
+	const table = `
+unknown      *       yes         *           t  target
+unknown      *       miss        yes         ts source
+unknown      *       miss        miss        ts miss
+unknown      *       miss        refused     ts refused
+unknown      *       miss        unavailable ts unavailable!
+unknown      *       refused     *           t  refused
+unknown      *       unavailable *           t  unavailable
+provisioning -       *           *           -  held
+provisioning free    *           *           -  held
+provisioning created *           *           -  held
+copying      -       *           *           -  held
+copying      free    *           *           -  held
+copying      created *           *           -  held
+active       *       yes         *           t  target
+finished     *       yes         *           t  target
+native       *       yes         *           t  target
+provisioning adopted yes         *           t  target
+copying      adopted yes         *           t  target
+failed       adopted yes         *           t  target
+waiting      adopted yes         *           t  target
+active       *       miss        *           t  miss
+finished     *       miss        *           t  miss
+native       *       miss        *           t  miss
+provisioning adopted miss        *           t  miss
+copying      adopted miss        *           t  miss
+failed       adopted miss        *           t  miss
+waiting      adopted miss        *           t  miss
+*            *       *           yes         s  source
+*            *       *           miss        s  miss
+`
+	for _, state := range everyState {
+		for _, origin := range everyOrigin {
+			for _, target := range everyAnswer[:2] {
+				for _, source := range everyAnswer[:2] {
+					wantAsked, want := expected(t, table, state, origin, target, source)
+					f := facts{may: true, adopt: true, delegated: true}
+					if state != "unknown" {
+						f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
+					}
+					if asked, got := play(t, f, target, source); got != want || asked != strings.Trim(wantAsked, "-") {
+						t.Errorf("%s %s, target %s, source %s: asked %s, %s; want %s, %s", state, origin, target, source, asked, got, wantAsked, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestModePasswordsNeverAdopts(t *testing.T) {
+	f := facts{may: true, adopt: true, mode: config.ModePasswords}
+	if asked, got := play(t, f, "yes", "yes"); asked != "t" || got != "native" {
+		t.Errorf("asked %s, %s", asked, got)
+	}
+}
+
+func TestStale(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	for _, tt := range []struct {
+		created, progress time.Time
+		want              bool
+	}{
+		{ago(2 * time.Hour), time.Time{}, true},
+		{ago(2 * time.Hour), ago(90 * time.Minute), true},
+		{ago(2 * time.Hour), ago(time.Minute), false},
+		{ago(time.Minute), time.Time{}, false},
+	} {
+		if got := isStale(store.Account{CreatedAt: tt.created, ProgressAt: tt.progress}, time.Hour, now); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
+	}
+}
