@@ -281,7 +281,7 @@ func (d *imap) goodbye() {
 }
 
 // said is a tagged response for an error.
-func (d *imap) said(r imapResponse) string { return r.Name + " " + d.quote(r.Text) }
+func (d *imap) said(r imapResponse) string { return d.quote(r.Name + " " + r.Text) }
 
 // errAuthzid says that a login in another's name has no way to be told.
 var errAuthzid = errors.New("the server does not offer SASL PLAIN, without which no authorisation identity can be told")

@@ -264,10 +264,10 @@ func (l *link) skip(n int) error {
 }
 
 // quote makes a server's text fit for an error: on one line, bounded, and not
-// at all where the server repeats the password.
+// at all where the server repeats the password, in whatever case.
 func (l *link) quote(text string) string {
 	for _, secret := range l.secrets {
-		if strings.Contains(text, secret) {
+		if strings.Contains(text, secret) || strings.Contains(strings.ToUpper(text), strings.ToUpper(secret)) {
 			return "(text withheld, it repeats the password)"
 		}
 	}

@@ -106,12 +106,13 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) ClientText() string { return e.Outcome.ClientText() }
 
 // OutcomeOf returns the outcome that an error stands for. nil is Accepted. An
-// error that is not an *Error says nothing about a password: Unavailable.
+// error that is not an *Error, or names no outcome, says nothing about a
+// password: Unavailable.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return Accepted
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*Error](err); ok && e.Outcome != 0 {
 		return e.Outcome
 	}
 	return Unavailable
