@@ -79,6 +79,14 @@ func (s *Server) MetricsAddress() string {
 	return s.metrics.Addr().String()
 }
 
+// Close gives up what Listen opened. Serve does that itself at its end.
+func (s *Server) Close() {
+	_ = s.socket.Close()
+	if s.metrics != nil {
+		_ = s.metrics.Close()
+	}
+}
+
 // Serve answers until the context ends; who follows the log is cut off then.
 func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
