@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"migproxy/admin"
+	"migproxy/store"
+)
+
+func newAccounts(connect connector) *cobra.Command {
+	var state string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "accounts",
+		Short: "List the accounts",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			list, err := c.Accounts(cmd.Context(), store.State(state))
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), list)
+			}
+			rows := [][]string{{"ADDRESS", "STATE", "MESSAGES", "SET ASIDE", "CHANGED", "ERROR"}}
+			for _, a := range list {
+				rows = append(rows, []string{a.Address, string(a.State), progress(a), count(a.SetAside), showTime(a.UpdatedAt), a.Error})
+			}
+			return writeTable(cmd.OutOrStdout(), rows)
+		},
+	}
+	cmd.Flags().StringVar(&state, "state", "", "only accounts in this `state`: "+admin.StateNames())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// progress is how many messages are on the target, of how many.
+func progress(a admin.Account) string {
+	if a.Expected == 0 {
+		return count(a.Messages)
+	}
+	return fmt.Sprintf("%d of %d", a.Messages, a.Expected)
+}
+
+func newAccount(connect connector) *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "Look at one account, or act on it", RunE: commandMissing}
+	cmd.AddCommand(newShow(connect),
+		newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now", "goes on", (*admin.Client).Retry),
+		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
+	)
+	return cmd
+}
+
+// oneAddress takes one argument, which must look like an address.
+func oneAddress(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError{"name one account, as local@domain"}
+	}
+	if at := strings.LastIndexByte(args[0], '@'); at <= 0 || at == len(args[0])-1 {
+		return usageError{fmt.Sprintf("%q is not an address; write local@domain", args[0])}
+	}
+	return nil
+}
+
+// newAct is a command that does one thing to an account.
+func newAct(connect connector, verb, short, done string,
+	act func(*admin.Client, context.Context, string) (admin.Account, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " ADDRESS",
+		Short: short,
+		Args:  oneAddress,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			a, err := act(c, cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", printable(a.Address), done, a.State)
+			return err
+		},
+	}
+}
+
+func newShow(connect connector) *cobra.Command {
+	var exportDir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ADDRESS",
+		Short: "Show an account, what the target altered or refused, and its last events",
+		Args:  oneAddress,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			a, err := c.Account(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), a)
+			} else {
+				err = writeAccount(cmd.OutOrStdout(), a)
+			}
+			if err != nil || exportDir == "" {
+				return err
+			}
+			// Where standard output is read by a program, it is told elsewhere.
+			told := cmd.OutOrStdout()
+			if asJSON {
+				told = cmd.ErrOrStderr()
+			}
+			return export(cmd.Context(), c, a, exportDir, told)
+		},
+	}
+	cmd.Flags().StringVar(&exportDir, "export", "", "write the messages that were set aside into this `directory`, as .eml files")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func writeAccount(w io.Writer, a admin.AccountDetail) error {
+	rows := [][]string{
+		{"Address", a.Address},
+		{"State", string(a.State)},
+		{"Error", orDash(a.Error)},
+		{"Mode", string(a.Mode)},
+		{"On the target", origin(a.Origin)},
+		{"Messages", progress(a.Account)},
+		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, octets(a.Bytes))},
+		{"Set aside", count(a.SetAside)},
+		{"Altered by the target", count(int64(a.AlteredTotal))},
+		{"Attempts without progress", count(int64(a.Attempts))},
+		{"Password kept", yesNo(a.HasPassword)},
+		{"First seen", showTime(a.CreatedAt)},
+		{"Last progress", showTime(a.ProgressAt)},
+		{"Moved", showTime(a.FlippedAt)},
+		{"Next attempt", showTime(a.Due)},
+	}
+	if err := writeTable(w, rows); err != nil {
+		return err
+	}
+	sections := []struct {
+		title string
+		rows  [][]string
+	}{
+		{"Set aside (the target refused them; --export writes them out):", setAsideRows(a)},
+		{"Altered (the target took them, but what it shows is not what it was given):", alteredRows(a)},
+		{"Last events:", eventRows(a.Events)},
+	}
+	for _, s := range sections {
+		if len(s.rows) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "\n%s\n", s.title); err != nil {
+			return err
+		}
+		if err := writeTable(w, s.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setAsideRows(a admin.AccountDetail) (rows [][]string) {
+	for _, m := range a.SetAsideMessages {
+		rows = append(rows, []string{fmt.Sprintf("  %d", m.ID), m.Folder, fmt.Sprintf("UID %d", m.UID), octets(m.Octets), m.Reason})
+	}
+	return rows
+}
+
+func alteredRows(a admin.AccountDetail) (rows [][]string) {
+	for _, m := range a.Altered {
+		rows = append(rows, []string{fmt.Sprintf("  folder %d", m.FolderID),
+			fmt.Sprintf("UID %d became %d", m.SourceUID, m.TargetUID),
+			fmt.Sprintf("%d octets became %d", m.SourceOctets, m.TargetOctets)})
+	}
+	if more := a.AlteredTotal - len(a.Altered); more > 0 {
+		rows = append(rows, []string{fmt.Sprintf("  and %d more", more)})
+	}
+	return rows
+}
+
+func eventRows(events []admin.Event) (rows [][]string) {
+	for _, e := range events {
+		rows = append(rows, []string{"  " + showTime(e.At), e.Text})
+	}
+	return rows
+}
+
+// origin says how the account came to be on the target.
+func origin(o store.Origin) string {
+	switch o {
+	case store.OriginFree:
+		return "the name was free; being created"
+	case store.OriginCreated:
+		return "created by migproxy"
+	case store.OriginAdopted:
+		return "was there before; its password is never set"
+	default:
+		return "-"
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"migproxy/admin"
+	"migproxy/store"
+)
+
+// newSwitch is start and stop.
+func newSwitch(connect connector, active bool) *cobra.Command {
+	use, short := "stop", "Begin no more accounts; those begun are finished"
+	if active {
+		use, short = "start", "Let accounts migrate at their next login"
+	}
+	var domain string
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			domains, err := c.SetActive(cmd.Context(), domain, active)
+			if err != nil {
+				return err
+			}
+			return writeDomains(cmd.OutOrStdout(), domains)
+		},
+	}
+	cmd.Flags().StringVar(&domain, "domain", "", "this domain only (default all)")
+	return cmd
+}
+
+func newStatus(connect connector) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show where the migration stands",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			s, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), s)
+			}
+			return writeStatus(cmd.OutOrStdout(), s)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// writeDomains says for each domain whether its migration is active, and
+// where that is not what the settings say.
+func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
+	for _, d := range domains {
+		text := fmt.Sprintf("The migration of %s is stopped: no account begins to move.\n", d.Name)
+		if d.Active {
+			// A migration that was left running by mistake has taken services down.
+			text = fmt.Sprintf("*** THE MIGRATION OF %s IS ACTIVE: accounts move at their next login. ***\n"+
+				"    When the move is over: migproxy stop --domain %s\n", strings.ToUpper(d.Name), d.Name)
+		}
+		if d.Active != d.Setting {
+			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
+				"change them so that they agree.\n", d.Setting)
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeStatus(w io.Writer, s admin.Status) error {
+	if err := writeDomains(w, s.Domains); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	last := "-"
+	if s.LastMailbox != "" {
+		last = s.LastMailbox + ", " + showTime(s.LastMailboxMigratedAt)
+	}
+	rows := [][]string{
+		{"Version", s.Version},
+		{"Begun", showTime(s.StartedAt)},
+		{"Mailboxes seen", count(s.MailboxesSeen)},
+		{"Mailboxes migrated", count(s.MailboxesMigrated)},
+		{"Mailboxes failed", count(s.MailboxesFailed)},
+		{"Messages migrated", count(s.MessagesMigrated)},
+		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
+		{"Last mailbox", last},
+		{"Errors", count(s.Errors)},
+	}
+	states := make([]store.State, 0, len(s.Accounts))
+	for state, n := range s.Accounts {
+		if n > 0 {
+			states = append(states, state)
+		}
+	}
+	slices.Sort(states)
+	for _, state := range states {
+		rows = append(rows, []string{"Accounts " + string(state), count(s.Accounts[state])})
+	}
+	return writeTable(w, rows)
+}
+
+func count(n int64) string { return strconv.FormatInt(n, 10) }
