@@ -18,6 +18,7 @@ import (
 
 // A real Dovecot is the server that most logins will meet.
 func TestDovecot(t *testing.T) {
+	t.Parallel()
 	d := servers.StartDovecot(t, servers.DovecotOptions{})
 	anna := config.Identity{Login: "anna", Local: "anna", Domain: "example.com"}
 	passwords := map[string]string{

@@ -3,11 +3,11 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"io"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"migproxy/config"
 )
@@ -16,15 +16,19 @@ import (
 type canned struct {
 	net.Conn
 	io.Reader
+	heard *bytes.Buffer
 }
 
 func (c canned) Read(p []byte) (int, error)  { return c.Reader.Read(p) }
-func (c canned) Write(p []byte) (int, error) { return len(p), nil }
-func (canned) SetDeadline(time.Time) error   { return nil }
+func (c canned) Write(p []byte) (int, error) { return c.heard.Write(p) }
 
-// loginTo goes through a whole login to a server that says this.
-func loginTo(p config.Protocol, said []byte) (welcome string, err error) {
-	conn := canned{Reader: bytes.NewReader(said)}
+// fuzzedSecret has a form in errors that no server says by accident.
+const fuzzedSecret = "\x01s3cret\x01"
+
+// loginTo goes through a whole login to a server that says this, and returns
+// what the server heard.
+func loginTo(p config.Protocol, said []byte) (heard string, err error) {
+	conn := canned{Reader: bytes.NewReader(said), heard: new(bytes.Buffer)}
 	l := &link{conn: conn, reader: bufio.NewReader(conn), budget: maxDialogue}
 	l.dialogue = &imap{link: l}
 	if p == config.POP3 {
@@ -33,33 +37,38 @@ func loginTo(p config.Protocol, said []byte) (welcome string, err error) {
 	if err = l.dialogue.greet(); err == nil {
 		if _, err = l.dialogue.capabilities(); err == nil {
 			if err = l.dialogue.tell(Client{SessionID: "x"}); err == nil {
-				_, err = l.dialogue.authenticate("anna", "", config.NewSecret("\x01s3cret\x01"))
+				_, err = l.dialogue.authenticate("anna", "", config.NewSecret(fuzzedSecret))
 			}
 		}
 	}
-	return l.dialogue.greeting(), err
+	return conn.heard.String(), err
 }
 
 // checkFuzzed holds what must be so whatever a server says: nobody is in, and
-// nothing is a miss or a refusal, unless the server said so; and no error
-// repeats the password.
-func checkFuzzed(t *testing.T, said []byte, ok, no string, err error) {
+// nothing is a miss or a refusal, unless the server said so after it heard the
+// password; and no error repeats a password that the server heard.
+func checkFuzzed(t *testing.T, said []byte, heard, ok, no string, err error) {
 	t.Helper()
+	asked := strings.Contains(heard, fuzzedSecret) ||
+		strings.Contains(heard, base64.StdEncoding.EncodeToString([]byte("\x00anna\x00"+fuzzedSecret)))
 	upper := strings.ToUpper(string(said))
 	switch OutcomeOf(err) {
 	case Accepted:
-		if !strings.Contains(upper, ok) {
+		if !asked || !strings.Contains(upper, ok) {
 			t.Errorf("let in by %q", said)
 		}
 	case Miss, Refused:
-		if !strings.Contains(upper, no) {
+		if !asked || !strings.Contains(upper, no) {
 			t.Errorf("%v from %q", err, said)
 		}
 	case Unavailable:
 	default:
 		t.Errorf("%v is no server's outcome", OutcomeOf(err))
 	}
-	if err != nil && (strings.Contains(err.Error(), `\x01s3cret\x01`) || strings.ContainsAny(err.Error(), "\r\n\x00")) {
+	if err == nil {
+		return
+	}
+	if asked && strings.Contains(err.Error(), `\x01s3cret\x01`) || strings.ContainsAny(err.Error(), "\r\n\x00") {
 		t.Errorf("the error is %q", err)
 	}
 }
@@ -75,8 +84,8 @@ func FuzzIMAPLogin(f *testing.F) {
 		f.Add([]byte(said))
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		_, err := loginTo(config.IMAP, said)
-		checkFuzzed(t, said, "OK", "NO", err)
+		heard, err := loginTo(config.IMAP, said)
+		checkFuzzed(t, said, heard, "OK", "NO", err)
 	})
 }
 
@@ -91,8 +100,8 @@ func FuzzPOP3Login(f *testing.F) {
 		f.Add([]byte(said))
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		_, err := loginTo(config.POP3, said)
-		checkFuzzed(t, said, "+OK", "-ERR", err)
+		heard, err := loginTo(config.POP3, said)
+		checkFuzzed(t, said, heard, "+OK", "-ERR", err)
 	})
 }
 

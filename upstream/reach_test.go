@@ -179,6 +179,7 @@ func playUntilSilent(conn net.Conn, script string) {
 // What follows the login in the same packet belongs to whoever gets the
 // session, and the login's deadline does not outlive the login.
 func TestSessionGoesOn(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +199,7 @@ func TestSessionGoesOn(t *testing.T) {
 	}()
 	srv := server(t, config.IMAP, config.Server{TLS: config.TLSNone,
 		Address: config.Addresses{{Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port)}}})
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	session, err := srv.Login(ctx, upstream.Credentials{Identity: anna, Password: config.NewSecret(secret)}, upstream.Client{})
 	if err != nil {
