@@ -18,9 +18,6 @@ const maxSocketPath = 107
 // sqliteScheme begins the URL of an SQLite database; its absolute path follows.
 const sqliteScheme = "sqlite://"
 
-// Path is the file of an SQLite database.
-func (s State) Path() string { return strings.TrimPrefix(s.URL, sqliteScheme) }
-
 func (s *settings) validate(c *Config) {
 	if !hostName.MatchString(c.Hostname) {
 		s.report("hostname", "%q is not a host name; write one such as mail.example.com", c.Hostname)
@@ -43,13 +40,14 @@ func (s *settings) validate(c *Config) {
 }
 
 func (s *settings) state(st State) {
+	path := strings.TrimPrefix(st.URL, sqliteScheme)
 	switch {
 	case st.URL == "":
 		s.report("state.url", "is missing; write where the database is to be, such as sqlite:///var/lib/migproxy/migproxy.db")
 	case strings.HasPrefix(st.URL, "postgres://"), strings.HasPrefix(st.URL, "postgresql://"):
 		s.report("state.url", "PostgreSQL is not supported yet; write sqlite:// and an absolute path")
 	// The value is not repeated: it may be a URL with a password in it.
-	case !strings.HasPrefix(st.URL, sqliteScheme), !filepath.IsAbs(st.Path()), strings.HasSuffix(st.Path(), "/"), strings.ContainsAny(st.URL, "?#"):
+	case !strings.HasPrefix(st.URL, sqliteScheme), !filepath.IsAbs(path), strings.HasSuffix(path, "/"), strings.ContainsAny(st.URL, "?#"):
 		s.report("state.url", "is not the URL of a database; write sqlite:// and an absolute path, such as sqlite:///var/lib/migproxy/migproxy.db")
 	}
 	if st.KeyFile == "" {
