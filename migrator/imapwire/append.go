@@ -221,9 +221,7 @@ func (a *Append) Add(flags []string, date time.Time, size int64, r io.Reader) er
 	}
 	c.wire.expect(false)
 	a.n++
-	if a.n > 1 {
-		c.write(" ")
-	}
+	c.write(" ")
 	if list := flagList(flags); list != "" {
 		c.write("(", list, ") ")
 	}
