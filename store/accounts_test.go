@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,7 +80,8 @@ func TestBegin(t *testing.T) {
 }
 
 func TestNote(t *testing.T) {
-	for _, c := range []struct {
+	s := openDir(t, t.TempDir())
+	for n, c := range []struct {
 		name string
 		have State // empty: no row
 		to   State
@@ -98,13 +100,13 @@ func TestNote(t *testing.T) {
 		{"one of several", Conflict, Native, []State{AtSource, Conflict}, Native, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := openDir(t, t.TempDir())
+			id := identity(strconv.Itoa(n))
 			if c.have != "" {
-				put(t, s, "anna", c.have, OriginUnknown)
+				put(t, s, id.Local, c.have, OriginUnknown)
 			}
-			a, err := s.Note(t.Context(), identity("anna"), c.to, c.from...)
+			a, err := s.Note(t.Context(), id, c.to, c.from...)
 			expect(t, err, c.err)
-			kept, err := s.Account(t.Context(), "anna@example.com")
+			kept, err := s.Account(t.Context(), id.Address())
 			ok(t, err)
 			if a != kept || a.State != c.want {
 				t.Errorf("returned %+v, kept %+v", a, kept)
@@ -114,20 +116,20 @@ func TestNote(t *testing.T) {
 			}
 		})
 	}
-	s := openDir(t, t.TempDir())
 	if _, err := s.Note(t.Context(), identity("anna"), Active); err == nil {
 		t.Error("an account was noted as active")
 	}
 }
 
 func TestExclude(t *testing.T) {
-	for _, state := range []State{"", Provisioning, Copying, AtSource, Conflict, Waiting, Failed, Excluded, Active, Finished, Native} {
+	s := openDir(t, t.TempDir())
+	for n, state := range []State{"", Provisioning, Copying, AtSource, Conflict, Waiting, Failed, Excluded, Active, Finished, Native} {
 		t.Run(string(state), func(t *testing.T) {
-			s := openDir(t, t.TempDir())
+			id := identity(strconv.Itoa(n))
 			if state != "" {
-				put(t, s, "anna", state, OriginCreated)
+				put(t, s, id.Local, state, OriginCreated)
 			}
-			a, err := s.Exclude(t.Context(), identity("anna"))
+			a, err := s.Exclude(t.Context(), id)
 			if state == Active || state == Finished || state == Native {
 				expect(t, err, ErrChanged)
 				if a.State != state || !a.HasPassword {
@@ -144,7 +146,8 @@ func TestExclude(t *testing.T) {
 }
 
 func TestRetry(t *testing.T) {
-	for _, c := range []struct {
+	s := openDir(t, t.TempDir())
+	for n, c := range []struct {
 		have   State
 		origin Origin
 		want   State
@@ -160,9 +163,8 @@ func TestRetry(t *testing.T) {
 		{Native, "", "", ""}, {AtSource, "", "", ""}, {Excluded, "", "", ""},
 	} {
 		t.Run(string(c.have)+" "+string(c.origin), func(t *testing.T) {
-			s := openDir(t, t.TempDir())
-			put(t, s, "anna", c.have, c.origin)
-			a, err := s.Retry(t.Context(), "anna@example.com")
+			before := put(t, s, strconv.Itoa(n), c.have, c.origin)
+			a, err := s.Retry(t.Context(), before.Identity.Address())
 			if c.want == "" {
 				expect(t, err, ErrChanged)
 				return
@@ -173,7 +175,7 @@ func TestRetry(t *testing.T) {
 			}
 		})
 	}
-	_, err := openDir(t, t.TempDir()).Retry(t.Context(), "nobody@example.com")
+	_, err := s.Retry(t.Context(), "nobody@example.com")
 	expect(t, err, ErrNotFound)
 }
 

@@ -1,0 +1,91 @@
+package store
+
+import (
+	"strconv"
+	"testing"
+)
+
+func TestActiveIsSeededOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	active := func(s *Store, want bool) {
+		t.Helper()
+		if have, err := s.Active(t.Context(), "example.com"); err != nil || have != want {
+			t.Errorf("active %v, %v", have, err)
+		}
+	}
+	active(s, false)
+	if v, err := s.SeedActive(t.Context(), "example.com", true); err != nil || !v {
+		t.Error(v, err)
+	}
+	active(s, true)
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	// The next start: the store's state wins over the settings.
+	again := openDir(t, dir)
+	if v, err := again.SeedActive(t.Context(), "example.com", true); err != nil || v {
+		t.Error(v, err)
+	}
+	active(again, false)
+	ok(t, again.SetActive(t.Context(), "example.org", true))
+	active(s, false)
+}
+
+func TestStatistics(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	st, err := s.Statistics(t.Context())
+	if err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 0 || len(st.Accounts) != len(allStates) {
+		t.Errorf("%+v %v", st, err)
+	}
+	_, err = s.Note(t.Context(), identity("native"), Native)
+	ok(t, err)
+	if st, err = s.Statistics(t.Context()); err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 1 {
+		t.Errorf("begun by a note: %+v %v", st, err)
+	}
+	for range 2 {
+		begin(t, s, strconv.FormatInt(st.MailboxesSeen, 10), "x")
+		c := claim(t, s)
+		f := folder(t, c, "INBOX")
+		ok(t, c.Settle(t.Context(), f.ID, nil, append(batch(1, 3, 0), Message{SourceUID: 9, TargetUID: 9, Octets: 1000})))
+		st, err = s.Statistics(t.Context())
+		ok(t, err)
+	}
+	if st.MessagesMigrated != 8 || st.BytesMigrated != 60 || st.Accounts[Provisioning] != 2 || st.Accounts[Native] != 1 ||
+		st.MailboxesMigrated != 0 || st.LastMailbox != "" || st.StartedAt.IsZero() {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	for n := 1; n <= 6; n++ {
+		address := ""
+		if n%2 == 0 {
+			address = "anna@example.com"
+		}
+		ok(t, s.Event(t.Context(), address, strconv.Itoa(n)+"\xff"))
+	}
+	for _, c := range []struct {
+		address string
+		after   int64
+		limit   int
+		want    string
+	}{
+		{"", 0, 0, "123456"}, {"", 4, 0, "56"}, {"", 0, 2, "12"}, {"", 3, 2, "45"}, {"", 6, 0, ""},
+		{"", -2, 0, "56"}, {"", -99, 0, "123456"}, {"", -3, 2, "45"},
+		{"anna@example.com", 0, 0, "246"}, {"anna@example.com", 2, 1, "4"}, {"anna@example.com", -2, 0, "46"},
+		{"nobody@example.com", -5, 5, ""},
+	} {
+		events, err := s.Events(t.Context(), c.address, c.after, c.limit)
+		ok(t, err)
+		have := ""
+		for _, e := range events {
+			have += e.Text[:1]
+			if e.At.IsZero() || e.ID == 0 || e.Text[1:] != "\uFFFD" {
+				t.Errorf("%+v", e)
+			}
+		}
+		if have != c.want {
+			t.Errorf("%+v: %s", c, have)
+		}
+	}
+}
