@@ -6,6 +6,8 @@ package migrator
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +16,22 @@ import (
 	"migproxy/provision"
 	"migproxy/store"
 	"migproxy/upstream"
+)
+
+const (
+	lease = time.Minute
+	// lookAgain bounds how long a due account can go unseen when a notice of
+	// it was lost, or when another process died with it.
+	lookAgain = 30 * time.Second
+	// storePause is how long to leave a store alone that failed.
+	storePause = time.Second
+	// ioTimeout is how long a server may stay silent during the copy: to commit
+	// a batch on a busy disk takes a while.
+	ioTimeout = 2 * time.Minute
+	// loginTimeout bounds one login on a server.
+	loginTimeout = time.Minute
+	// stopGrace is how long a batch under way may go on after the end was asked for.
+	stopGrace = 10 * time.Second
 )
 
 // Options are what a Migrator works with.
@@ -37,11 +55,168 @@ type Options struct {
 }
 
 // Migrator moves accounts.
-type Migrator struct{}
+type Migrator struct {
+	o         Options
+	metrics   *metrics
+	memory    *memory
+	wake      chan struct{}
+	ioTimeout time.Duration
+	pause     func(attempts int) time.Duration
+}
 
-// New prepares a Migrator.
-func New(o Options) (*Migrator, error) { return nil, errors.ErrUnsupported }
+// New prepares a Migrator. The error says which option is missing.
+func New(o Options) (*Migrator, error) {
+	switch {
+	case o.Store == nil:
+		return nil, errors.New("migrator: a store is needed")
+	case o.Owner == "":
+		return nil, errors.New("migrator: the owner needs a name that is the same after a restart")
+	case o.Concurrency < 1:
+		return nil, errors.New("migrator: migration.concurrency must be 1 or more")
+	case o.SettleQuiet <= 0:
+		return nil, errors.New("migrator: migration.settle_quiet must be more than 0")
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	metrics, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("migrator: metrics: %w", err)
+	}
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause,
+		wake: make(chan struct{}, o.Concurrency)}, nil
+}
 
 // Run works until the context ends, and returns when every worker has put its
 // account down.
-func (m *Migrator) Run(ctx context.Context) error { return errors.ErrUnsupported }
+func (m *Migrator) Run(ctx context.Context) error {
+	if err := m.o.Store.TakeBack(ctx, m.o.Owner); err != nil {
+		return fmt.Errorf("take back the work of the process before: %w", err)
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { m.watch(ctx) })
+	all.Go(func() { m.janitor(ctx) })
+	for range m.o.Concurrency {
+		all.Go(func() { m.worker(ctx) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// watch wakes the workers when an account is due, until the context ends.
+func (m *Migrator) watch(ctx context.Context) {
+	changes, cancel := m.o.Store.Subscribe(false)
+	defer cancel()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c, open := <-changes:
+			if !open {
+				return // the store was closed
+			}
+			switch c.State {
+			case store.Provisioning, store.Copying, store.Waiting, store.Failed:
+			default:
+				continue
+			}
+		case <-timer.C:
+		}
+		next := lookAgain
+		due, err := m.o.Store.NextDue(ctx)
+		switch {
+		case err != nil:
+			next = storePause
+		case !due.IsZero():
+			next = min(next, time.Until(due))
+		}
+		if err == nil && next <= 0 {
+			m.wakeOne()
+			next = storePause
+		}
+		timer.Reset(next)
+	}
+}
+
+func (m *Migrator) wakeOne() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // every worker has a wake-up to come already
+	}
+}
+
+// worker moves one account after the other, until the context ends.
+func (m *Migrator) worker(ctx context.Context) {
+	for {
+		claim, err := m.o.Store.ClaimNext(ctx, m.o.Owner, lease)
+		if ctx.Err() != nil && claim == nil {
+			return
+		}
+		if err != nil {
+			m.o.Log.Error("no work can be taken from the store", zap.Error(err))
+			m.metrics.errors.WithLabelValues(errorInternal).Inc()
+			if wait(ctx, storePause) != nil {
+				return
+			}
+			continue
+		}
+		if claim != nil {
+			m.wakeOne() // there may be more
+			m.work(ctx, claim)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+		}
+	}
+}
+
+// work moves one account as far as it can be moved now, and puts it down.
+func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
+	m.metrics.inWork.Inc()
+	defer m.metrics.inWork.Dec()
+	hard, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(stopGrace, func() { cancel(errStopped) })
+		context.AfterFunc(hard, func() { t.Stop() })
+	})()
+	var renewal sync.WaitGroup
+	defer renewal.Wait()
+	ended := make(chan struct{})
+	defer close(ended)
+	renewal.Go(func() { m.renew(hard, claim, ended, cancel) })
+
+	j := m.newJob(ctx, claim)
+	defer j.disconnect()
+	j.putDown(hard, j.run(hard))
+}
+
+// renew prolongs the lease until the work has ended. A claim that was lost
+// ends the work.
+func (m *Migrator) renew(ctx context.Context, claim *store.Claim, ended <-chan struct{}, lost context.CancelCauseFunc) {
+	t := time.NewTicker(lease / 4)
+	defer t.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		err := claim.Renew(ctx, lease)
+		if errors.Is(err, store.ErrFenced) {
+			lost(err)
+			return
+		}
+		if err != nil {
+			m.o.Log.Warn("a lease could not be renewed", zap.Error(err))
+		}
+	}
+}

@@ -1,0 +1,308 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"migproxy/migrator/imapwire"
+	"migproxy/store"
+)
+
+const (
+	// maxBatch and maxBatchOctets bound one batch. Ten messages a commit are
+	// nearly as fast as a thousand; what is under way is sent again after a cut.
+	maxBatch       = 100
+	maxBatchOctets = 8 << 20
+)
+
+// batch is an intent that is being sent.
+type batch struct {
+	intent store.Intent
+	parts  []*part
+}
+
+// part is one APPEND command of a batch: all of it where the target offers
+// MULTIAPPEND, one message each where it does not.
+type part struct {
+	command  *imapwire.Append
+	messages []*sentMessage
+	uids     []uint32 // on the target; nil until they are known
+	refused  error    // the *imapwire.StatusError that it was answered with
+}
+
+// copier copies into one folder of the target.
+type copier struct {
+	*job
+	f       *folder
+	permits flagFilter
+	uidNext uint32 // nothing that is yet to be settled lies below it on the target
+	flight  []*batch
+	digest  *digester
+	// broken is what ended the target's connection.
+	broken error
+}
+
+// newCopier opens the target's folder.
+func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
+	st, err := j.dest.Status(ctx, f.Target)
+	if err != nil {
+		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+	}
+	selected, err := j.eye.Select(ctx, f.Target)
+	if err != nil {
+		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+	}
+	j.viewed = f.Target
+	validity := max(1, st.UIDValidity)
+	if f.TargetUIDValidity != 0 && f.TargetUIDValidity != validity {
+		return nil, replaced(f)
+	}
+	if f.TargetUIDValidity == 0 || !f.Matched && st.Messages == 0 {
+		f.TargetUIDValidity, f.Matched = validity, f.Matched || st.Messages == 0
+		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
+			return nil, err
+		}
+	}
+	return &copier{job: j, f: f, permits: newFlagFilter(selected.PermanentFlags),
+		uidNext: max(1, st.UIDNext), digest: newDigester()}, nil
+}
+
+func replaced(f *folder) error {
+	return &halt{state: store.Failed, reason: errorCompare,
+		err: fmt.Errorf("the target's folder %s was replaced while it was copied into (its UIDVALIDITY changed): see what happened there, then remove the account on the target and begin anew", f.Target)}
+}
+
+// copy copies messages of the source's folder that is open.
+func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
+	err := c.copyBatches(ctx, metas)
+	if err == nil || errors.Is(err, errStopped) {
+		err = errors.Join(err, c.collectAll(ctx))
+	}
+	if c.broken != nil && len(c.flight) > 0 {
+		c.m.memory.noteCut(c.claim.Account.ID, c.f, c.flight[0])
+	}
+	return err
+}
+
+func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
+	ahead := 1
+	if c.dest.Has("LITERAL+") && c.dest.Has("UIDPLUS") {
+		ahead = 2 // the next one is on its way while the target commits
+	}
+	for _, group := range c.plan(metas) {
+		if c.stop.Err() != nil {
+			return errStopped
+		}
+		if err := c.send(ctx, group); err != nil {
+			return err
+		}
+		for len(c.flight) >= ahead {
+			if err := c.collect(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// plan parts messages into batches. One at which the target has cut the
+// connection goes alone; one at which it did so three times is not sent.
+func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta) {
+	var group []imapwire.Meta
+	var octets int64
+	end := func() {
+		if len(group) > 0 {
+			groups = append(groups, group)
+		}
+		group, octets = nil, 0
+	}
+	for _, m := range metas {
+		switch cuts := c.m.memory.cuts(c.claim.Account.ID, c.f, m.UID); {
+		case cuts >= maxCuts:
+			c.suspect(c.f, m, errors.New("the target cut the connection at it three times"))
+			continue
+		case cuts > 0:
+			end()
+			groups = append(groups, []imapwire.Meta{m})
+			continue
+		case len(group) >= maxBatch || octets+m.Size > maxBatchOctets:
+			end()
+		}
+		group = append(group, m)
+		octets += m.Size
+	}
+	end()
+	return groups
+}
+
+// send commits the intent of a batch and streams it to the target. The batch
+// is in flight afterwards, also after an error.
+func (c *copier) send(ctx context.Context, group []imapwire.Meta) error {
+	b := &batch{intent: store.Intent{FolderID: c.f.ID, SourceUIDValidity: c.f.SourceUIDValidity,
+		TargetUIDValidity: c.f.TargetUIDValidity, TargetUIDNext: c.uidNext}}
+	for i, m := range group {
+		if m.Date.IsZero() {
+			date, err := c.headerDate(ctx, m.UID)
+			if err != nil {
+				return err
+			}
+			group[i].Date = date
+		}
+		b.intent.Messages = append(b.intent.Messages, store.IntentMessage{SourceUID: m.UID, Size: m.Size, Date: group[i].Date})
+	}
+	c.m.step(stepIntentBefore)
+	if err := c.claim.OpenIntent(ctx, &b.intent); err != nil {
+		return err
+	}
+	c.m.step(stepIntentCommitted)
+	c.flight = append(c.flight, b)
+	if err := c.stream(ctx, b, group); err != nil {
+		_ = c.dest.Close() // it may be in the middle of a message
+		if c.broken != nil {
+			return again(errorTarget, fmt.Errorf("the target broke off in %s: %w", c.f.Target, err))
+		}
+		return err
+	}
+	c.m.step(stepSent)
+	return nil
+}
+
+// stream passes the bodies of a batch on while they come. What was asked for
+// and did not come is asked for again, if the source still lists it.
+func (c *copier) stream(ctx context.Context, b *batch, group []imapwire.Meta) error {
+	left := make(map[uint32]*imapwire.Meta, len(group))
+	uids := make([]uint32, 0, len(group))
+	for i := range group {
+		left[group[i].UID] = &group[i]
+		uids = append(uids, group[i].UID)
+	}
+	half := len(group) / 2
+	fetch := func(uids []uint32) error {
+		err := c.source.FetchBodies(ctx, uids, func(uid uint32, size int64, r io.Reader) error {
+			meta := left[uid]
+			delete(left, uid)
+			if len(left) == half {
+				c.m.step(stepSentHalf)
+			}
+			return c.add(ctx, b, *meta, size, r)
+		})
+		if err == nil || c.broken != nil || isStatus(err) { // a NO may speak of some messages only
+			return c.broken
+		}
+		return again(errorSource, fmt.Errorf("fetch from %s, at UID %d: %w", c.f.Source, lowest(left), err))
+	}
+	if err := fetch(uids); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		if err := c.fetchLeft(ctx, left, fetch); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.parts {
+		if p.refused == nil && c.dest.Has("MULTIAPPEND") {
+			if err := p.command.End(); err != nil && !c.noteRefusal(p, err) {
+				c.broken = err
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func lowest(left map[uint32]*imapwire.Meta) (uid uint32) {
+	for u := range left {
+		if uid == 0 || u < uid {
+			uid = u
+		}
+	}
+	return uid
+}
+
+// fetchLeft fetches singly what did not come. A message that is no longer
+// listed was removed by its owner; one that is listed and does not come ends
+// the work: it is never left out.
+func (c *copier) fetchLeft(ctx context.Context, left map[uint32]*imapwire.Meta, fetch func([]uint32) error) error {
+	uids := make([]uint32, 0, len(left))
+	for uid := range left {
+		uids = append(uids, uid)
+	}
+	slices.Sort(uids)
+	listed, err := c.list(ctx, uids)
+	if err != nil {
+		return err
+	}
+	for _, m := range listed {
+		if err := fetch([]uint32{m.UID}); err != nil {
+			return err
+		}
+	}
+	if len(left) == 0 || len(listed) == 0 {
+		return nil
+	}
+	if listed, err = c.list(ctx, uids); err != nil {
+		return err
+	}
+	for _, m := range listed {
+		if left[m.UID] != nil {
+			return &halt{state: store.Waiting, retry: true, reason: errorUndelivered,
+				err: fmt.Errorf("the source lists the message with UID %d in %s and does not give it: repair or remove it there", m.UID, c.f.Source)}
+		}
+	}
+	return nil
+}
+
+// add sends one message while it comes from the source.
+func (c *copier) add(ctx context.Context, b *batch, meta imapwire.Meta, size int64, r io.Reader) error {
+	multi := c.dest.Has("MULTIAPPEND")
+	var p *part
+	if multi && len(b.parts) > 0 {
+		p = b.parts[0]
+	} else {
+		p = &part{}
+		b.parts = append(b.parts, p)
+	}
+	send, lost := c.permits.split(meta.Flags)
+	c.notKept.lose(lost)
+	message := &sentMessage{meta: meta, flags: send, date: meta.Date}
+	p.messages = append(p.messages, message)
+	if p.refused != nil {
+		return nil // the command is over; this one is sent again with the others
+	}
+	err := c.addTo(ctx, p, message, size, r)
+	if err == nil && !multi {
+		err = p.command.End()
+	}
+	var broken *imapwire.SourceError
+	if err == nil || c.noteRefusal(p, err) || errors.As(err, &broken) {
+		if broken != nil {
+			return broken
+		}
+		return nil
+	}
+	c.broken = err
+	return err
+}
+
+func (c *copier) addTo(ctx context.Context, p *part, m *sentMessage, size int64, r io.Reader) (err error) {
+	if p.command == nil {
+		if p.command, err = c.dest.Append(ctx, c.f.Target); err != nil {
+			return err
+		}
+	}
+	err = p.command.Add(m.flags, m.date, size, io.TeeReader(r, c.digest))
+	m.sum = c.digest.sum()
+	return err
+}
+
+// noteRefusal keeps a NO or BAD as the answer to a command.
+func (c *copier) noteRefusal(p *part, err error) bool {
+	if isStatus(err) {
+		p.refused = err
+		return true
+	}
+	return false
+}

@@ -1,0 +1,124 @@
+package migrator
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"migproxy/migrator/imapwire"
+	"migproxy/store"
+)
+
+// maxSurplus bounds how many messages that are on the target beyond the ledger
+// are read, to see whether they are copies.
+const maxSurplus = 1000
+
+// compare holds both sides against the ledger: each message that the source
+// shows is settled or set aside, and each that was copied is on the target, in
+// its size and only once. complete is false when mail has arrived meanwhile.
+func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, err error) {
+	for _, f := range folders {
+		if !f.listed {
+			continue
+		}
+		opened, err := j.source.Examine(ctx, f.Source)
+		if err != nil {
+			_, err := j.sourceRefuses(ctx, f, err)
+			return false, err
+		}
+		if max(1, opened.UIDValidity) != f.SourceUIDValidity {
+			delete(j.unchanged, f.ID)
+			return false, nil
+		}
+		missing, err := j.missing(ctx, f, opened.Exists)
+		if err != nil {
+			return false, err
+		}
+		if len(missing) > 0 {
+			delete(j.unchanged, f.ID)
+			return false, nil
+		}
+		if err := j.compareTarget(ctx, f); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// tally is what the target shows of one run of the ledger.
+type tally struct {
+	messages int
+	octets   int64
+}
+
+// compareTarget holds one folder of the target against the ledger.
+func (j *job) compareTarget(ctx context.Context, f *folder) error {
+	runs, err := j.claim.Ledger(ctx, f.ID)
+	if err != nil || len(runs) == 0 {
+		return err
+	}
+	slices.SortFunc(runs, func(a, b store.Run) int { return cmp.Compare(a.TargetFirst, b.TargetFirst) })
+	opened, err := j.eye.Select(ctx, f.Target)
+	if err != nil {
+		return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+	}
+	j.viewed = f.Target
+	if max(1, opened.UIDValidity) != f.TargetUIDValidity {
+		return replaced(f)
+	}
+	tallies := make([]tally, len(runs))
+	var surplus []candidate
+	err = j.eye.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
+		i, exact := slices.BinarySearchFunc(runs, m.UID, func(r store.Run, uid uint32) int { return cmp.Compare(r.TargetFirst, uid) })
+		if !exact {
+			i--
+		}
+		if i >= 0 && m.UID-runs[i].TargetFirst < uint32(len(runs[i].Digests)) {
+			tallies[i].messages++
+			tallies[i].octets += m.Size
+		} else if len(surplus) < maxSurplus {
+			surplus = append(surplus, candidate{uid: m.UID, octets: m.Size})
+		}
+		return nil
+	})
+	if err != nil {
+		return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", f.Target, err))
+	}
+	if j.claim.Account.Origin == store.OriginAdopted {
+		return nil // its owner lives there, and may remove and copy what he likes
+	}
+	for i, r := range runs {
+		if t := tallies[i]; t.messages != len(r.Digests) || t.octets != r.Octets {
+			return &halt{state: store.Failed, reason: errorCompare,
+				err: fmt.Errorf("the target's folder %s shows %d messages of %d octets from UID %d on, and %d of %d were copied: see what changed them there, then retry",
+					f.Target, t.messages, t.octets, r.TargetFirst, len(r.Digests), r.Octets)}
+		}
+	}
+	return j.noCopies(ctx, f, runs, surplus)
+}
+
+// noCopies makes sure that what the target has beyond the ledger is deliveries
+// and not more copies of what the source has.
+func (j *job) noCopies(ctx context.Context, f *folder, runs []store.Run, surplus []candidate) error {
+	if len(surplus) == 0 {
+		return nil
+	}
+	known := map[store.Digest]uint32{}
+	for _, r := range runs {
+		for i, d := range r.Digests {
+			known[d] = r.TargetFirst + uint32(i)
+		}
+	}
+	read, err := j.digestTarget(ctx, f, surplus)
+	if err != nil {
+		return err
+	}
+	for _, c := range read {
+		if of, double := known[c.sum.canonical]; double {
+			return &halt{state: store.Failed, reason: errorCompare,
+				err: fmt.Errorf("the target's folder %s has UID %d once more as UID %d, and the source has no second one: remove UID %d, then retry", f.Target, of, c.uid, c.uid)}
+		}
+	}
+	return nil
+}

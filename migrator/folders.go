@@ -1,0 +1,174 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"migproxy/migrator/imapwire"
+	"migproxy/store"
+)
+
+// folder is one folder of this run.
+type folder struct {
+	store.Folder
+	listed bool            // the source has it now, and it can hold messages
+	status imapwire.Status // of the source, at the start of this pass
+}
+
+// folders brings the mapping up to date, creates what is missing on the
+// target, subscribes, and returns every folder of the mapping.
+func (j *job) folders(ctx context.Context) ([]*folder, error) {
+	var err error
+	if j.here, err = survey(ctx, j.source); err != nil {
+		return nil, again(errorSource, fmt.Errorf("list the source's folders: %w", err))
+	}
+	if j.there, err = survey(ctx, j.dest); err != nil {
+		return nil, again(errorTarget, fmt.Errorf("list the target's folders: %w", err))
+	}
+	subscribed, err := j.source.Subscriptions(ctx, j.here.prefix+"*")
+	if err != nil && !isStatus(err) {
+		return nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
+	}
+	known, err := j.claim.Folders(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*folder
+	for _, f := range append(known, mapFolders(known, j.here, j.there)...) {
+		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
+		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
+		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
+			return nil, err
+		}
+		all = append(all, entry)
+	}
+	return all, nil
+}
+
+// survey lists the personal folders of one server.
+func survey(ctx context.Context, c *imapwire.Conn) (side, error) {
+	var s side
+	var err error
+	if s.prefix, s.delim, err = c.Namespace(ctx); err != nil {
+		return s, err
+	}
+	boxes, err := c.List(ctx, s.prefix+"*")
+	if err != nil {
+		return s, err
+	}
+	if s.prefix != "" { // INBOX is personal, and may lie outside of the prefix
+		inbox, err := c.List(ctx, "INBOX")
+		if err != nil {
+			return s, err
+		}
+		boxes = append(boxes, inbox...)
+	}
+	others, err := c.OtherNamespaces(ctx)
+	if err != nil {
+		return s, err
+	}
+	foreign := func(name string) bool {
+		return slices.ContainsFunc(others, func(prefix string) bool {
+			return strings.HasPrefix(name+string(rune(s.delim)), prefix)
+		})
+	}
+	for _, b := range boxes {
+		if s.personal(b.Name) && (isInbox(b.Name) || !foreign(b.Name)) {
+			s.mailboxes = append(s.mailboxes, b)
+		}
+	}
+	return s, nil
+}
+
+// prepare creates a folder on the target, commits it and subscribes it. To
+// create one is safe to repeat, and only a created one shows that the target
+// takes the name, so here the act comes before the commit.
+func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
+	if f.listed && !j.exists(f.Target) {
+		j.m.step(stepFolderBefore)
+		if err := j.createFolder(ctx, f); err != nil {
+			return err
+		}
+		j.m.step(stepFolderCreated)
+	}
+	fresh := f.ID == 0
+	if f.listed && subscribed && !f.Subscribed {
+		err := j.dest.Subscribe(ctx, f.Target)
+		if err != nil && !isStatus(err) {
+			return again(errorTarget, fmt.Errorf("subscribe %s: %w", f.Target, err))
+		}
+		if err != nil {
+			j.notKept.subscriptions++
+		}
+		f.Subscribed = true
+		fresh = true
+	}
+	if !fresh {
+		return nil
+	}
+	if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
+		return err
+	}
+	j.m.step(stepFolderCommitted)
+	return nil
+}
+
+func (j *job) exists(target string) bool {
+	return slices.ContainsFunc(j.there.mailboxes, func(b imapwire.Mailbox) bool {
+		return selectable(b) && (b.Name == target || isInbox(b.Name) && isInbox(target))
+	})
+}
+
+// createFolder creates a folder on the target. A new one may take another spelling
+// when the target refuses its name.
+func (j *job) createFolder(ctx context.Context, f *folder) error {
+	names := []string{f.Target}
+	if other := j.there.cautious(f.Target); f.ID == 0 && other != f.Target && !j.exists(other) {
+		names = append(names, other)
+	}
+	var refusal error
+	for _, name := range names {
+		err := j.dest.Create(ctx, name, f.SpecialUse)
+		if isStatus(err) && f.SpecialUse != "" { // the use may be what it refuses
+			err = j.dest.Create(ctx, name, "")
+		}
+		if err == nil || isStatusCode(err, "ALREADYEXISTS") || isStatus(err) && j.opens(ctx, name) {
+			f.Target = name
+			j.there.mailboxes = append(j.there.mailboxes, imapwire.Mailbox{Name: name, Delim: j.there.delim})
+			return nil
+		}
+		if refusal = err; !isStatus(err) {
+			break
+		}
+	}
+	if isWaitCode(refusal) {
+		return quotaHalt(refusal)
+	}
+	if isStatus(refusal) {
+		return &halt{state: store.Waiting, retry: true, reason: errorTarget,
+			err: fmt.Errorf("the target refuses to create the folder %s for the source's %s: create it by hand or rename it on the source: %w", f.Target, f.Source, refusal)}
+	}
+	return again(errorTarget, fmt.Errorf("create %s: %w", f.Target, refusal))
+}
+
+// opens reports whether a folder is there: some servers refuse to create what
+// exists without saying so.
+func (j *job) opens(ctx context.Context, name string) bool {
+	_, err := j.dest.Status(ctx, name)
+	return err == nil
+}
+
+// isStatus reports whether a server answered NO or BAD, so that the
+// connection goes on.
+func isStatus(err error) bool {
+	e, ok := errors.AsType[*imapwire.StatusError](err)
+	return ok && e.Type != "BYE"
+}
+
+func isStatusCode(err error, codes ...string) bool {
+	e, ok := errors.AsType[*imapwire.StatusError](err)
+	return ok && slices.Contains(codes, e.Code)
+}

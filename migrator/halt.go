@@ -1,0 +1,81 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"migproxy/store"
+)
+
+// errStopped ends the work because the process is to end.
+var errStopped = errors.New("the process is stopping")
+
+// halt ends the work on an account for now and says how it is put down.
+type halt struct {
+	state  store.State // empty: as it is
+	retry  bool        // look again by itself after a growing pause
+	reason string      // a value of the metric's label reason
+	err    error       // what happened and what to do
+}
+
+func (h *halt) Error() string { return h.err.Error() }
+func (h *halt) Unwrap() error { return h.err }
+
+// again is trouble that may pass by itself; the account's state stays.
+func again(reason string, err error) error { return &halt{retry: true, reason: reason, err: err} }
+
+// putDown ends the claim with what became of the work. err is nil when the
+// claim has ended already, by the flip.
+func (j *job) putDown(ctx context.Context, err error) {
+	if err == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	if errors.Is(err, store.ErrFenced) {
+		j.log.Info("another worker or the administrator has this account now")
+		return
+	}
+	a := j.claim.Account
+	if errors.Is(err, errStopped) || j.stop.Err() != nil {
+		j.release(ctx, a.State, a.Reason, time.Now(), false)
+		return
+	}
+	h := &halt{retry: true, reason: errorInternal, err: err}
+	errors.As(err, &h)
+	to := h.state
+	if to == "" {
+		to = a.State
+	}
+	var due time.Time
+	if h.retry {
+		due = time.Now().Add(j.m.pause(a.Attempts))
+	}
+	j.m.metrics.errors.WithLabelValues(h.reason).Inc()
+	text := h.err.Error()
+	j.log.Warn("the move has stopped for now", zap.String("state", string(to)), zap.Error(h.err), zap.Time("due", due))
+	if text != a.Reason { // the same trouble again is no news
+		j.event(ctx, fmt.Sprintf("'%s': %s", j.address, text))
+	}
+	j.release(ctx, to, text, due, true)
+}
+
+func (j *job) release(ctx context.Context, to store.State, reason string, due time.Time, failed bool) {
+	err := j.claim.Release(ctx, to, reason, due, failed)
+	if err != nil && !errors.Is(err, store.ErrFenced) {
+		// The lease runs out, and the account is taken up again.
+		j.log.Error("the account could not be put down", zap.Error(err))
+	}
+}
+
+// event writes a line of the migration's log. That log is no part of any
+// promise: when the store fails it, the work goes on.
+func (j *job) event(ctx context.Context, text string) {
+	if err := j.m.o.Store.Event(ctx, j.address, text); err != nil {
+		j.log.Warn("an event could not be written", zap.String("event", text), zap.Error(err))
+	}
+}

@@ -1,0 +1,212 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"migproxy/config"
+	"migproxy/migrator/imapwire"
+	"migproxy/provision"
+	"migproxy/store"
+	"migproxy/upstream"
+)
+
+// job is the work on one account, by one worker. It lives from the claim to
+// its release.
+type job struct {
+	m       *Migrator
+	stop    context.Context // its end asks for an end between two batches
+	claim   *store.Claim
+	id      config.Identity
+	address string
+	log     *zap.Logger
+
+	domain *upstream.Domain
+	driver provision.Driver // nil where the settings name none
+
+	// source is read, dest is written, and eye looks at what dest has done.
+	source, dest, eye *imapwire.Conn
+	viewed            string // the folder that eye has open
+
+	here, there side // the folders, as listed at the start of this run
+	suspects    suspects
+	notKept     notKept
+	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
+	witness     witness
+	consent     bool // the administrator was told how many are set aside, and said retry
+}
+
+func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
+	a := claim.Account
+	j := &job{m: m, stop: ctx, claim: claim, id: a.Identity, address: a.Identity.Address(),
+		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
+		unchanged: map[int64]imapwire.Status{}}
+	// Retry clears the reason; nothing else does while the account waits.
+	j.consent = m.memory.wasAsked(a.ID) && a.Reason == ""
+	j.log = m.o.Log.With(zap.String("account", j.address))
+	return j
+}
+
+// run moves the account. nil means that it has flipped.
+func (j *job) run(ctx context.Context) error {
+	if j.domain == nil {
+		return &halt{state: store.Waiting, reason: errorInternal,
+			err: fmt.Errorf("the domain %s is not in the settings: add it, or exclude this account", j.id.Domain)}
+	}
+	if j.claim.Account.Attempts == 0 {
+		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
+	}
+	if j.claim.Account.Mode == config.ModePasswords {
+		return j.setPassword(ctx)
+	}
+	if err := j.provision(ctx); err != nil {
+		return err
+	}
+	if err := j.connect(ctx); err != nil {
+		return err
+	}
+	if err := j.copyAll(ctx); err != nil {
+		return err
+	}
+	return j.flip(ctx)
+}
+
+// password opens the sealed password. Without one only a login helps.
+func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
+	password, version, err := j.m.o.Store.Password(ctx, j.claim.Account.ID)
+	if errors.Is(err, store.ErrNoPassword) {
+		return password, 0, &halt{state: store.Waiting, reason: errorPassword,
+			err: errors.New("no password is kept any more: waiting for the user's next login")}
+	}
+	return password, version, err
+}
+
+// login logs the account in on a server over IMAP. The session's outcome is
+// Accepted when err is nil; every other error is an *upstream.Error.
+func (j *job) login(ctx context.Context, s *upstream.Server, password config.Secret) (*imapwire.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	session, err := s.Login(ctx, upstream.Credentials{Identity: j.id, Password: password}, upstream.Client{})
+	if err != nil {
+		return nil, err
+	}
+	return imapwire.New(session, imapwire.Options{Timeout: j.m.ioTimeout}), nil
+}
+
+// tryTarget reports whether the target lets the account in with a password.
+func (j *job) tryTarget(ctx context.Context, password config.Secret) error {
+	if j.domain.Target.IMAP == nil {
+		return errNoIMAP("target")
+	}
+	c, err := j.login(ctx, j.domain.Target.IMAP, password)
+	if err != nil {
+		return err
+	}
+	_ = c.Logout(ctx) // the answer is known already
+	return nil
+}
+
+func errNoIMAP(which string) error {
+	return &halt{state: store.Waiting, reason: errorInternal,
+		err: fmt.Errorf("the %s has no imap in the settings: the copy needs it", which)}
+}
+
+// outcome is what a server answered to a login.
+func outcome(err error) upstream.Outcome {
+	if err == nil {
+		return upstream.Accepted
+	}
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		return e.Outcome
+	}
+	return upstream.Unavailable
+}
+
+// connect logs in to both servers with the sealed password.
+func (j *job) connect(ctx context.Context) error {
+	if j.domain.Source.IMAP == nil {
+		return errNoIMAP("source")
+	}
+	password, _, err := j.password(ctx)
+	if err != nil {
+		return err
+	}
+	j.source, err = j.login(ctx, j.domain.Source.IMAP, password)
+	switch outcome(err) {
+	case upstream.Accepted:
+	case upstream.Miss:
+		return &halt{state: store.Waiting, reason: errorPassword,
+			err: errors.New("the source no longer takes the password kept: waiting for the user's next login")}
+	case upstream.Refused:
+		return &halt{state: store.Waiting, retry: true, reason: errorPassword,
+			err: fmt.Errorf("the source refuses this user: unlock the account there: %w", err)}
+	default:
+		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
+	}
+	if j.dest, err = j.openTarget(ctx, password); err != nil {
+		return err
+	}
+	if j.eye, err = j.login(ctx, j.domain.Target.IMAP, password); err != nil {
+		return targetTrouble(err)
+	}
+	return nil
+}
+
+// openTarget logs in on the target. Where migproxy created the account, an
+// older password there is replaced first.
+func (j *job) openTarget(ctx context.Context, password config.Secret) (*imapwire.Conn, error) {
+	if j.domain.Target.IMAP == nil {
+		return nil, errNoIMAP("target")
+	}
+	c, err := j.login(ctx, j.domain.Target.IMAP, password)
+	if err == nil {
+		return c, nil
+	}
+	if outcome(err) != upstream.Miss {
+		return nil, targetTrouble(err)
+	}
+	if j.claim.Account.Origin != store.OriginCreated {
+		return nil, &halt{state: store.Waiting, reason: errorPassword,
+			err: errors.New("the target does not take the password kept, and this account was there before: waiting for the user's next login")}
+	}
+	if j.driver == nil {
+		return nil, errNoDriver(j.id.Domain)
+	}
+	j.m.step(stepPasswordBefore)
+	if err := j.driver.SetPassword(ctx, j.id, password); err != nil {
+		return nil, again(errorProvision, fmt.Errorf("the newest password could not be set on the target: %w", err))
+	}
+	j.m.step(stepPasswordAfter)
+	if c, err = j.login(ctx, j.domain.Target.IMAP, password); err != nil {
+		return nil, targetTrouble(err)
+	}
+	return c, nil
+}
+
+// targetTrouble is a login on the target that did not succeed.
+func targetTrouble(err error) error {
+	if h, ok := errors.AsType[*halt](err); ok {
+		return h
+	}
+	if outcome(err) == upstream.Miss {
+		return again(errorPassword, fmt.Errorf("the target does not take the password that was set there: look at provision and at the target's own log: %w", err))
+	}
+	if outcome(err) == upstream.Refused {
+		return &halt{state: store.Waiting, retry: true, reason: errorTarget,
+			err: fmt.Errorf("the target refuses this user: unlock the account there: %w", err)}
+	}
+	return again(errorTarget, fmt.Errorf("the target cannot be asked: %w", err))
+}
+
+// disconnect ends the connections. What they were in the middle of is settled
+// later by looking.
+func (j *job) disconnect() {
+	for _, c := range []*imapwire.Conn{j.source, j.dest, j.eye} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"migproxy/migrator/imapwire"
+	"migproxy/store"
+)
+
+const (
+	// maxPasses bounds how long a mailbox that never comes to rest is followed
+	// before the worker turns to another account.
+	maxPasses = 20
+	// window is how many messages are listed at a time with all that is known
+	// of them, so that memory does not follow the size of a folder.
+	window = 1000
+)
+
+// copyAll copies until a pass finds nothing new, and compares.
+func (j *job) copyAll(ctx context.Context) error {
+	if err := j.settleOld(ctx); err != nil {
+		return err
+	}
+	for range maxPasses {
+		folders, err := j.folders(ctx)
+		if err != nil {
+			return err
+		}
+		found, err := j.pass(ctx, folders)
+		if err != nil {
+			return err
+		}
+		if found > 0 {
+			continue
+		}
+		if err := j.unresolved(); err != nil {
+			return err
+		}
+		if err := j.claim.Refresh(ctx); err != nil {
+			return err
+		}
+		j.event(ctx, fmt.Sprintf("Messages for '%s' migrated, %d messages", j.address, j.claim.Account.Messages))
+		complete, err := j.compare(ctx, folders)
+		if err != nil {
+			return err
+		}
+		if complete {
+			j.m.step(stepCompared)
+			j.report(ctx)
+			return j.tooManyAside()
+		}
+	}
+	return again(errorSource, errors.New("mail arrives on the source faster than it is copied: the move goes on later"))
+}
+
+// pass copies what the source has and the ledger does not. It returns how many
+// such messages it found.
+func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error) {
+	var expected int64
+	for _, f := range folders {
+		if j.stop.Err() != nil {
+			return found, errStopped
+		}
+		if !f.listed {
+			continue
+		}
+		st, err := j.source.Status(ctx, f.Source)
+		if err != nil {
+			if gone, err := j.sourceRefuses(ctx, f, err); err != nil || gone {
+				if err != nil {
+					return found, err
+				}
+				continue
+			}
+		}
+		expected += int64(st.Messages)
+		f.status = st
+	}
+	if expected != j.claim.Account.Expected {
+		if err := j.claim.SetExpected(ctx, expected); err != nil {
+			return found, err
+		}
+	}
+	for _, f := range folders {
+		if !f.listed {
+			continue
+		}
+		n, err := j.copyFolder(ctx, f)
+		if err != nil {
+			return found, err
+		}
+		found += n
+	}
+	j.witness.chosen = true
+	return found, j.putConfirmedAside(ctx, folders)
+}
+
+// sourceRefuses says what it means that the source does not open a folder that
+// it listed: it is gone meanwhile, or something is wrong.
+func (j *job) sourceRefuses(ctx context.Context, f *folder, cause error) (gone bool, err error) {
+	if !isStatus(cause) {
+		return false, again(errorSource, fmt.Errorf("the source's folder %s: %w", f.Source, cause))
+	}
+	boxes, err := j.source.List(ctx, f.Source)
+	if err != nil {
+		return false, again(errorSource, fmt.Errorf("list the source's folder %s: %w", f.Source, err))
+	}
+	if !slices.ContainsFunc(boxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source && selectable(b) }) {
+		f.listed = false
+		return true, nil
+	}
+	return false, &halt{state: store.Waiting, retry: true, reason: errorSource,
+		err: fmt.Errorf("the source lists the folder %s and does not open it: give the user the right to read it, or remove it: %w", f.Source, cause)}
+}
+
+// copyFolder copies what is missing of one folder and returns how many
+// messages were missing.
+func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) {
+	before := f.status
+	if was, ok := j.unchanged[f.ID]; ok && was.UIDNext != 0 && was.UIDNext == before.UIDNext && was.UIDValidity == before.UIDValidity {
+		return 0, nil
+	}
+	opened, err := j.source.Examine(ctx, f.Source)
+	if err != nil {
+		_, err := j.sourceRefuses(ctx, f, err)
+		return 0, err
+	}
+	if err := j.noteSourceValidity(ctx, f, max(1, opened.UIDValidity)); err != nil {
+		return 0, err
+	}
+	missing, err := j.missing(ctx, f, opened.Exists)
+	if err != nil {
+		return 0, err
+	}
+	if found = len(missing); found == 0 {
+		j.unchanged[f.ID] = before
+		return 0, nil
+	}
+	c, err := j.newCopier(ctx, f)
+	if err != nil {
+		return found, err
+	}
+	if missing, err = c.recognise(ctx, missing); err != nil {
+		return found, err
+	}
+	missing = j.witness.holdBack(missing)
+	for uids := range slices.Chunk(missing, window) {
+		metas, err := j.list(ctx, uids)
+		if err != nil {
+			return found, err
+		}
+		if err := c.copy(ctx, metas); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// witness is a message that the first pass leaves to the second: what is
+// refused at the very end of a mailbox needs a neighbour that is accepted
+// after it, to show that it is the message and not the target.
+type witness struct{ chosen bool }
+
+func (w *witness) holdBack(missing []uint32) []uint32 {
+	if w.chosen || len(missing) < 2 {
+		return missing
+	}
+	w.chosen = true
+	return missing[1:]
+}
+
+// noteSourceValidity commits the UIDVALIDITY under which the source shows a
+// folder. When it changed, the UIDs of the ledger say nothing any more: what is
+// on the target is matched anew, by digest, and nothing is doubled.
+func (j *job) noteSourceValidity(ctx context.Context, f *folder, validity uint32) error {
+	if f.SourceUIDValidity == validity {
+		return nil
+	}
+	if f.SourceUIDValidity != 0 {
+		f.Matched = false
+	}
+	f.SourceUIDValidity = validity
+	return j.claim.PutFolder(ctx, &f.Folder)
+}
+
+// missing lists the UIDs that the source shows in the folder it has open and
+// that are neither settled nor set aside.
+func (j *job) missing(ctx context.Context, f *folder, exists uint32) ([]uint32, error) {
+	if exists == 0 {
+		return nil, nil
+	}
+	runs, err := j.claim.Ledger(ctx, f.ID)
+	if err != nil {
+		return nil, err
+	}
+	aside, err := j.claim.SetAsideUIDs(ctx, f.ID)
+	if err != nil {
+		return nil, err
+	}
+	settled := newLedger(runs)
+	var missing []uint32
+	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
+		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(f.ID, m.UID) {
+			missing = append(missing, m.UID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, again(errorSource, fmt.Errorf("list the messages of %s: %w", f.Source, err))
+	}
+	slices.Sort(missing)
+	return slices.Compact(missing), nil
+}
+
+// list learns what is known of these messages before their octets, by UID.
+func (j *job) list(ctx context.Context, uids []uint32) ([]imapwire.Meta, error) {
+	var metas []imapwire.Meta
+	if len(uids) == 0 {
+		return nil, nil
+	}
+	seen := make(map[uint32]bool, len(uids))
+	err := j.source.FetchMeta(ctx, uids[0], uids[len(uids)-1], func(m imapwire.Meta) error {
+		if _, wanted := slices.BinarySearch(uids, m.UID); wanted && !seen[m.UID] {
+			seen[m.UID] = true
+			metas = append(metas, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, again(errorSource, fmt.Errorf("list messages: %w", err))
+	}
+	slices.SortFunc(metas, func(a, b imapwire.Meta) int { return int(int64(a.UID) - int64(b.UID)) })
+	return metas, nil
+}

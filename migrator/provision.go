@@ -1,0 +1,145 @@
+package migrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"migproxy/config"
+	"migproxy/provision"
+	"migproxy/store"
+	"migproxy/upstream"
+)
+
+func errNoDriver(domain string) error {
+	return &halt{state: store.Waiting, reason: errorProvision,
+		err: fmt.Errorf("domains: %s: target.provision names no driver, so accounts cannot be created: set one", domain)}
+}
+
+// provision makes sure that the account is on the target. Each decision is
+// committed before it is carried out, so that after a crash an account of this
+// name is known to be ours, or known not to be.
+func (j *job) provision(ctx context.Context) error {
+	switch o := j.claim.Account.Origin; o {
+	case store.OriginCreated, store.OriginAdopted:
+		if j.claim.Account.State == store.Copying {
+			return nil
+		}
+		return j.claim.SetOrigin(ctx, o) // it goes on where it had to wait
+	}
+	if j.driver == nil {
+		return errNoDriver(j.id.Domain)
+	}
+	password, _, err := j.password(ctx)
+	if err != nil {
+		return err
+	}
+	free, err := j.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	if !free {
+		return j.claimTaken(ctx, password)
+	}
+	return j.create(ctx, password)
+}
+
+// lookup asks whether the account's name is free on the target.
+func (j *job) lookup(ctx context.Context) (free bool, err error) {
+	j.m.step(stepLookup)
+	err = j.driver.Lookup(ctx, j.id)
+	if err == nil || errors.Is(err, provision.ErrTaken) {
+		return err == nil, nil
+	}
+	return false, again(errorProvision, fmt.Errorf("whether the target has this account could not be learnt: %w", err))
+}
+
+// create commits that the name is free, creates the account, and commits that.
+func (j *job) create(ctx context.Context, password config.Secret) error {
+	if j.claim.Account.Origin == store.OriginUnknown {
+		if err := j.claim.SetOrigin(ctx, store.OriginFree); err != nil {
+			return err
+		}
+		j.m.step(stepFreeCommitted)
+	}
+	j.m.step(stepEnsureBefore)
+	err := j.driver.Ensure(ctx, j.id, password)
+	if errors.Is(err, provision.ErrTaken) {
+		return j.claimTaken(ctx, password)
+	}
+	if err != nil {
+		return again(errorProvision, fmt.Errorf("the account could not be created on the target: %w", err))
+	}
+	j.m.step(stepEnsureAfter)
+	if err := j.claim.SetOrigin(ctx, store.OriginCreated); err != nil {
+		return err
+	}
+	j.m.step(stepCreated)
+	return nil
+}
+
+// claimTaken decides whose an account is that was found on the target. It is
+// ours only if its name was committed as free before and the sealed password
+// opens it: then a crash came between creating and committing that.
+func (j *job) claimTaken(ctx context.Context, password config.Secret) error {
+	conflict := &halt{state: store.Conflict, reason: errorConflict,
+		err: errors.New("the target has an account or address of this name that migproxy did not make: nothing was written there; remove it or adopt it")}
+	if j.claim.Account.Origin != store.OriginFree {
+		return conflict
+	}
+	err := j.tryTarget(ctx, password)
+	switch outcome(err) {
+	case upstream.Accepted:
+	case upstream.Miss, upstream.Refused:
+		return conflict
+	default:
+		return targetTrouble(err)
+	}
+	if err := j.claim.SetOrigin(ctx, store.OriginCreated); err != nil {
+		return err
+	}
+	j.m.step(stepCreated)
+	return nil
+}
+
+// setPassword is the whole move in mode passwords: the account gets the
+// password, whether it was there or not, the target proves it, and that is all.
+func (j *job) setPassword(ctx context.Context) error {
+	if j.driver == nil {
+		return errNoDriver(j.id.Domain)
+	}
+	for {
+		password, version, err := j.password(ctx)
+		if err != nil {
+			return err
+		}
+		if err := j.giveAccount(ctx, password); err != nil {
+			return err
+		}
+		if err := j.tryTarget(ctx, password); err != nil {
+			return targetTrouble(err)
+		}
+		done, err := j.commitFlip(ctx, store.Finished, version)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// giveAccount creates the account with this password, or sets it on one that
+// is there, which is what the setting mode: passwords asks for.
+func (j *job) giveAccount(ctx context.Context, password config.Secret) error {
+	free, err := j.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	if free {
+		return j.create(ctx, password)
+	}
+	j.m.step(stepPasswordBefore)
+	if err := j.driver.SetPassword(ctx, j.id, password); err != nil {
+		return again(errorProvision, fmt.Errorf("the password could not be set on the target: %w", err))
+	}
+	j.m.step(stepPasswordAfter)
+	return nil
+}

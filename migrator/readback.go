@@ -1,0 +1,184 @@
+package migrator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"migproxy/migrator/imapwire"
+	"migproxy/store"
+)
+
+// landed is a message that was sent, and its UID on the target.
+type landed struct {
+	message *sentMessage
+	uid     uint32
+}
+
+// readBack looks on the target at what was appended, before the ledger says
+// that it is there: each message must be shown. One whose size differs, or
+// that holds what servers are known to alter, is read as a whole.
+func (c *copier) readBack(ctx context.Context, pairs []landed) ([]store.Message, error) {
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	shown, err := c.metas(ctx, pairs)
+	if err != nil {
+		return nil, err
+	}
+	var done []store.Message
+	var doubtful []candidate
+	for _, p := range pairs {
+		meta := shown[p.uid]
+		m := p.message
+		done = append(done, store.Message{SourceUID: m.meta.UID, TargetUID: p.uid, Digest: m.sum.canonical,
+			Octets: meta.Size, Appended: true})
+		if meta.Size != m.sum.octets || m.sum.fragile {
+			doubtful = append(doubtful, candidate{uid: p.uid, octets: meta.Size})
+		}
+		if !m.date.IsZero() && !meta.Date.IsZero() && meta.Date.Unix() != m.date.Unix() {
+			c.notKept.dates++
+		}
+		if !holds(meta.Flags, m.flags) {
+			c.notKept.flags++
+		}
+	}
+	return done, c.readDoubtful(ctx, pairs, doubtful)
+}
+
+// readDoubtful compares whole messages: those that the target altered are
+// recorded, and those that it did not keep at all end the work.
+func (c *copier) readDoubtful(ctx context.Context, pairs []landed, doubtful []candidate) error {
+	if len(doubtful) == 0 {
+		return nil
+	}
+	read, err := c.digestTarget(ctx, c.f, doubtful)
+	if err != nil {
+		return err
+	}
+	if len(read) != len(doubtful) {
+		return again(errorTarget, fmt.Errorf("the target shows messages in %s and does not give them", c.f.Target))
+	}
+	var altered []store.Altered
+	for _, is := range read {
+		at := slices.IndexFunc(pairs, func(p landed) bool { return p.uid == is.uid })
+		was := pairs[at].message
+		switch {
+		case is.sum.full == was.sum.full:
+		case is.sum.canonical == was.sum.canonical:
+			altered = append(altered, alteredMessage(c.f, was.meta.UID, is.uid, was.sum, is.sum))
+		default:
+			return &halt{state: store.Failed, reason: errorCompare,
+				err: fmt.Errorf("the target took UID %d of %s and keeps another message as UID %d of %s: find out what changes mail there, remove that message, then retry",
+					was.meta.UID, c.f.Source, is.uid, c.f.Target)}
+		}
+	}
+	if len(altered) == 0 {
+		return nil
+	}
+	c.notKept.altered += len(altered)
+	return c.claim.NoteAltered(ctx, altered...)
+}
+
+// metas fetches what the target shows of messages. All of them must be there.
+func (c *copier) metas(ctx context.Context, pairs []landed) (map[uint32]imapwire.Meta, error) {
+	shown := make(map[uint32]imapwire.Meta, len(pairs))
+	first, last := pairs[0].uid, pairs[0].uid
+	wanted := make(map[uint32]bool, len(pairs))
+	for _, p := range pairs {
+		first, last = min(first, p.uid), max(last, p.uid)
+		wanted[p.uid] = true
+	}
+	if len(wanted) != len(pairs) {
+		return nil, &halt{state: store.Failed, reason: errorCompare,
+			err: fmt.Errorf("the target gave two messages of %s the same UID", c.f.Target)}
+	}
+	// The first look may come before the server has told this connection of
+	// the new messages; a newly opened folder has them.
+	for range 2 {
+		if err := c.view(ctx); err != nil {
+			return nil, err
+		}
+		err := c.eye.FetchMeta(ctx, first, last, func(m imapwire.Meta) error {
+			if wanted[m.UID] {
+				shown[m.UID] = m
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, again(errorTarget, fmt.Errorf("list the target's folder %s: %w", c.f.Target, err))
+		}
+		if len(shown) == len(pairs) {
+			return shown, nil
+		}
+		c.viewed = ""
+	}
+	return nil, again(errorTarget, fmt.Errorf("the target acknowledged %d messages in %s and shows %d of them", len(pairs), c.f.Target, len(shown)))
+}
+
+// view makes the eye see the target's folder as it is now.
+func (c *copier) view(ctx context.Context) error {
+	var err error
+	if c.viewed == c.f.Target {
+		err = c.eye.Noop(ctx)
+	} else {
+		_, err = c.eye.Select(ctx, c.f.Target)
+	}
+	if err != nil {
+		return again(errorTarget, fmt.Errorf("the target's folder %s: %w", c.f.Target, err))
+	}
+	c.viewed = c.f.Target
+	return nil
+}
+
+// digestSource reads messages of the source's folder that is open. Those that
+// are gone are left out.
+func (j *job) digestSource(ctx context.Context, f *folder, uids []uint32) ([]original, error) {
+	sums, err := digestBodies(ctx, j.source, uids)
+	if err != nil {
+		return nil, again(errorSource, fmt.Errorf("fetch from %s: %w", f.Source, err))
+	}
+	var read []original
+	for _, uid := range uids {
+		if sum, ok := sums[uid]; ok {
+			read = append(read, original{uid, sum})
+		}
+	}
+	return read, nil
+}
+
+// digestTarget reads messages of the target's folder that the eye has open.
+// Those that are gone are left out.
+func (j *job) digestTarget(ctx context.Context, f *folder, found []candidate) ([]candidate, error) {
+	uids := make([]uint32, len(found))
+	for i, c := range found {
+		uids[i] = c.uid
+	}
+	sums, err := digestBodies(ctx, j.eye, uids)
+	if err != nil {
+		return nil, again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", f.Target, err))
+	}
+	var read []candidate
+	for _, c := range found {
+		if sum, ok := sums[c.uid]; ok {
+			c.sum = sum
+			read = append(read, c)
+		}
+	}
+	return read, nil
+}
+
+func digestBodies(ctx context.Context, c *imapwire.Conn, uids []uint32) (map[uint32]digests, error) {
+	sums := make(map[uint32]digests, len(uids))
+	d := newDigester()
+	err := c.FetchBodies(ctx, uids, func(uid uint32, _ int64, r io.Reader) error {
+		_, err := io.Copy(d, r)
+		sums[uid] = d.sum()
+		return err
+	})
+	if isStatus(err) { // some of them are gone
+		err = nil
+	}
+	return sums, err
+}
