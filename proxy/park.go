@@ -78,6 +78,7 @@ func newParking(ctx context.Context, s *store.Store, log *zap.Logger) *parking {
 			log.Error("parked mailboxes are no longer served: restart migproxy", zap.Error(err))
 		}
 	})
+	<-p.listener.accepting // the server must not be closed before it serves
 	return p
 }
 
@@ -165,13 +166,15 @@ func (p *parking) box(l *lot, a store.Account) (mailbox, func()) {
 
 // pipeListener hands connections inside the process to a server.
 type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
+	conns     chan net.Conn
+	accepting chan struct{} // closed when the server first asks for one
+	first     sync.Once
+	closed    chan struct{}
+	once      sync.Once
 }
 
 func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	return &pipeListener{conns: make(chan net.Conn), accepting: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // hand waits until the server takes the connection.
@@ -188,6 +191,7 @@ func (l *pipeListener) hand(ctx context.Context, c net.Conn) error {
 
 // Accept implements net.Listener.
 func (l *pipeListener) Accept() (net.Conn, error) {
+	l.first.Do(func() { close(l.accepting) })
 	select {
 	case c := <-l.conns:
 		return c, nil
