@@ -141,16 +141,20 @@ func (s *settings) namedFile(key, path, what string) bool {
 }
 
 func (s *settings) readableFile(key, path string) bool {
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		s.report(key, "%s is not a regular file; name one", path)
+		return false
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(path)
+	}
 	if err != nil {
 		s.report(key, "%s cannot be read (%v); name a file that is there and that this user may read", path, cause(err))
 		return false
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.IsDir() {
-		s.report(key, "%s is a directory; name a file", path)
-		return false
-	}
+	_ = f.Close() // nothing was written
 	return true
 }
 

@@ -24,7 +24,7 @@ reported at once, each with its file, line and key. An empty value is the same a
 
 **Environment.** A variable overrides the file: ` + "`MIGPROXY_`" + ` and the key in capitals, two underscores between its levels, as in
 ` + "`MIGPROXY_LIMITS__PER_ADDRESS=20`" + `. An unknown variable with this prefix is an error. Lists, and what is in them, cannot be set
-so. No setting holds a password: passwords are in files of their own, which the settings name.
+so. (Kubernetes sets such variables for a service named migproxy: name it otherwise, or turn enableServiceLinks off.) No setting holds a password: passwords are in files of their own, which the settings name.
 
 **Durations** are a number and a unit (` + "`30s`, `5m`, `12h`" + `), with whole days before them if need be (` + "`90d`, `1d12h`" + `).
 **Addresses** are ` + "`host:port`" + `; IPv6 in brackets, ` + "`[::1]:143`" + `; in quotes where YAML would not take them for text.
