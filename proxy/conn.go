@@ -118,3 +118,13 @@ func (c *Conn) buffered() []byte {
 	b, _ := c.r.Peek(c.r.Buffered())
 	return b
 }
+
+// discard reads away what a client goes on sending after its last answer, for a
+// moment: closing at once would reset the connection, and the answer could be
+// lost with it.
+func (c *Conn) discard() {
+	halfClose(c.stream)
+	if c.socket.SetReadDeadline(time.Now().Add(time.Second)) == nil {
+		io.CopyN(io.Discard, c.stream, 1<<20)
+	}
+}

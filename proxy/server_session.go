@@ -137,6 +137,9 @@ func (t *session) ended(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		t.bye(TimedOut)
 	}
+	if errors.Is(err, errLineTooLong) || errors.Is(err, errLiteralTooLong) {
+		t.conn.discard()
+	}
 	if !errors.Is(err, io.EOF) {
 		t.log.Debug("ended before login", zap.Error(err))
 	}
