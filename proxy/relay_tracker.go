@@ -52,16 +52,17 @@ func (t *responseTracker) keep(part []byte) {
 	if len(part) == 0 {
 		return
 	}
-	if !t.inside {
-		t.inside = true
-		// A response begins with "*", "+" or a tag. Anything else is not IMAP in
-		// the clear; DEFLATE (RFC 4978), most likely.
-		if c := part[0]; (c <= ' ' || c >= 0x7f) && c != '\r' {
+	t.inside = true
+	// A response begins in plain text. Anything else is not IMAP in the clear;
+	// DEFLATE (RFC 4978), most likely.
+	begin := t.nHead
+	t.nHead += copy(t.head[begin:], part)
+	for i, c := range t.head[begin:t.nHead] {
+		if c < ' ' && c != '\r' || c >= 0x7f || c == ' ' && begin+i == 0 {
 			t.lost = true
 			return
 		}
 	}
-	t.nHead += copy(t.head[t.nHead:], part)
 	if len(part) >= len(t.tail) {
 		t.nTail = copy(t.tail[:], part[len(part)-len(t.tail):])
 		return
