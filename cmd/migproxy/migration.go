@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +72,7 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 		if d.Active {
 			// A migration that was left running by mistake has taken services down.
 			text = fmt.Sprintf("*** THE MIGRATION OF %s IS ACTIVE: accounts move at their next login. ***\n"+
-				"    When the move is over: migproxy stop --domain %s\n", strings.ToUpper(d.Name), d.Name)
+				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
 		if d.Active != d.Setting {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+

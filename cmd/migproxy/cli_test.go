@@ -1,0 +1,420 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap/zaptest"
+
+	"migproxy/admin"
+	"migproxy/config"
+	"migproxy/store"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// settingsFile writes settings with these two servers; nothing listens on the
+// addresses unless a test does.
+func settingsFile(t *testing.T, source, target string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mp") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "migproxy.yaml")
+	text := fmt.Sprintf(`hostname: proxy.example.com
+default_domain: example.com
+state: { url: "sqlite://%[1]s/state.db", key_file: %[1]s/key }
+tls: { allow_plaintext_login: loopback }
+listeners:
+  - { protocol: imap, address: "127.0.0.1:0", tls: none }
+  - { protocol: pop3, address: "127.0.0.1:0", tls: none }
+admin: { address: "127.0.0.1:0", socket: %[1]s/admin.sock }
+shutdown: { grace: 1s }
+domains:
+  - name: example.com
+    source: { imap: { address: "%[2]s", tls: none } }
+    target:
+      imap: { address: "%[3]s", tls: none }
+      provision: { driver: exec, command: [/bin/true] }
+log: { level: debug, format: json, file: %[1]s/migproxy.log }
+`, dir, source, target)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// world is a running admin server over a real store, and its settings file.
+type world struct {
+	config string
+	store  *store.Store
+}
+
+func startWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{config: settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")}
+	cfg, err := config.Load(w.config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := zaptest.NewLogger(t)
+	if w.store, err = store.Open(t.Context(), cfg.State, log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.SeedActive(t.Context(), "example.com", true); err != nil {
+		t.Fatal(err)
+	}
+	server, err := admin.Listen(admin.Options{Config: cfg, Store: w.store, Registry: prometheus.NewRegistry(),
+		Listening: func() bool { return true }, Version: "v1.2.3", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, w.store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// fill puts accounts into the store: one waiting with a message set aside and
+// one altered, one at the source, one being provisioned.
+func (w *world) fill(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	begin := func(local string) {
+		if _, _, err := w.store.Begin(ctx, store.NewAccount{Identity: identity(local),
+			Password: config.NewSecret("hunter2"), Mode: config.ModeAccounts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin("anna")
+	c, err := w.store.ClaimNext(ctx, "test", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := store.Folder{Source: "INBOX", Target: "INBOX", Selectable: true, SourceUIDValidity: 1, TargetUIDValidity: 2}
+	steps := []func() error{
+		func() error { return c.SetOrigin(ctx, store.OriginFree) },
+		func() error { return c.SetOrigin(ctx, store.OriginCreated) },
+		func() error { return c.SetExpected(ctx, 3) },
+		func() error { return c.PutFolder(ctx, &folder) },
+		func() error {
+			return c.PutAside(ctx, &store.SetAside{FolderID: folder.ID, SourceUID: 7, Octets: 15, Date: time.Unix(1e9, 0),
+				Reason: "the target said NO: \x1b[31mred"}, strings.NewReader("Subject: x\r\n\r\nx"))
+		},
+		func() error {
+			return c.NoteAltered(ctx, store.Altered{FolderID: folder.ID, SourceUID: 1, TargetUID: 9, SourceOctets: 11, TargetOctets: 14})
+		},
+		func() error { return w.store.Event(ctx, "anna@example.com", "Migrating 'anna@example.com'...") },
+		func() error {
+			return c.Release(ctx, store.Waiting, "the target refused 11 messages; see `migproxy account show`", time.Time{}, true)
+		},
+		func() error {
+			_, err := w.store.Note(ctx, identity("bert"), store.AtSource)
+			return err
+		},
+	}
+	for i, step := range steps {
+		if err := step(); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+	begin("carl")
+}
+
+func identity(local string) config.Identity {
+	return config.Identity{Login: local, Local: local, Domain: "example.com"}
+}
+
+// outcome is what a command line came to.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+func runCLI(t *testing.T, args ...string) outcome {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status := execute(t.Context(), args, &out, &errs)
+	return outcome{status, out.String(), errs.String()}
+}
+
+var times = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`)
+
+// golden compares a text with a file, apart from times.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	got = times.ReplaceAllString(got, "TIME")
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+func TestGoldenOutputs(t *testing.T) {
+	w := startWorld(t)
+	w.fill(t)
+	for _, c := range []struct{ name, args string }{
+		{"status", "status"},
+		{"status_json", "status --json"},
+		{"accounts", "accounts"},
+		{"accounts_state_json", "accounts --state waiting --json"},
+		{"show", "account show anna@example.com"},
+		{"show_json", "account show ANNA@example.com --json"},
+		{"log", "log"},
+		{"log_one", "log anna@example.com"},
+		// From here on they change something.
+		{"stop", "stop"},
+		{"status_stopped", "status"},
+		{"start", "start --domain example.com"},
+		{"retry", "account retry anna@example.com"},
+		{"exclude", "account exclude bert@example.com"},
+		{"log_after", "log"},
+	} {
+		o := runCLI(t, append(strings.Fields(c.args), "--config", w.config)...)
+		if o.status != exitDone || o.stderr != "" {
+			t.Errorf("%s: status %d, %s", c.args, o.status, o.stderr)
+		}
+		golden(t, c.name, o.stdout)
+		if strings.Contains(o.stdout, "hunter2") {
+			t.Errorf("%s prints a password", c.args)
+		}
+		if strings.Contains(o.stdout, "\x1b") {
+			t.Errorf("%s lets a server steer the terminal", c.args)
+		}
+	}
+}
+
+// The list of accounts is a contract with programs.
+func TestAccountsJSONIsAList(t *testing.T) {
+	w := startWorld(t)
+	for n := range 2 {
+		var list []struct {
+			Address, State, Error *string
+			Messages              *int
+		}
+		o := runCLI(t, "accounts", "--json", "--config", w.config)
+		if err := json.Unmarshal([]byte(o.stdout), &list); err != nil || list == nil || len(list) != 3*n {
+			t.Fatalf("%v in %s", err, o.stdout)
+		}
+		for _, a := range list {
+			if a.Address == nil || a.State == nil || a.Error == nil || a.Messages == nil {
+				t.Errorf("a field is missing in %s", o.stdout)
+			}
+		}
+		if n == 0 {
+			w.fill(t)
+		}
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	w := startWorld(t)
+	w.fill(t)
+	nobody := settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	if err := os.WriteFile(broken, []byte("hostnam: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   string
+		status int
+		stderr string // contained in it
+	}{
+		{"", exitUsage, "name a command"},
+		{"migrat", exitUsage, `unknown command "migrat"`},
+		{"account", exitUsage, "name a command"},
+		{"account sho x@example.com", exitUsage, `there is no command "migproxy account sho"`},
+		{"account show", exitUsage, "name one account"},
+		{"account retry anna", exitUsage, `"anna" is not an address`},
+		{"status --jason", exitUsage, "unknown flag: --jason"},
+		{"status", exitUsage, "--config"},
+		{"log a@b c@d", exitUsage, "name one account"},
+		{"serve extra --config x", exitUsage, `unknown command "extra"`},
+		{"status --config /does/not/exist", exitFailed, "/does/not/exist"},
+		{"status --config " + broken, exitFailed, "hostnam"},
+		{"status --config " + nobody, exitFailed, "is `migproxy serve` running"},
+		{"log -f --config " + nobody, exitFailed, "is `migproxy serve` running"},
+		{"stop --domain example.net --config " + w.config, exitFailed, `"example.net" is not in the settings`},
+		{"accounts --state asleep --config " + w.config, exitFailed, "the states are"},
+		{"account show nobody@example.com --config " + w.config, exitFailed, "is not known"},
+		{"account retry bert@example.com --config " + w.config, exitFailed, "is at_source"},
+		{"version", exitDone, ""},
+		{"help", exitDone, ""},
+	} {
+		o := runCLI(t, strings.Fields(c.args)...)
+		if o.status != c.status || !strings.Contains(o.stderr, c.stderr) {
+			t.Errorf("%q: status %d, %s; want %d, %s", c.args, o.status, o.stderr, c.status, c.stderr)
+		}
+		if o.status != exitDone && (strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "migproxy: ")) && !strings.Contains(c.args, broken) {
+			t.Errorf("%q: not one line: %q", c.args, o.stderr)
+		}
+		if o.status != exitDone && o.stdout != "" {
+			t.Errorf("%q: printed %q", c.args, o.stdout)
+		}
+	}
+}
+
+func TestExport(t *testing.T) {
+	w := startWorld(t)
+	w.fill(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	o := runCLI(t, "account", "show", "anna@example.com", "--export", dir, "--json", "--config", w.config)
+	if o.status != exitDone || !json.Valid([]byte(o.stdout)) || !strings.Contains(o.stderr, "1.eml written (INBOX, UID 7)") {
+		t.Fatalf("%+v", o)
+	}
+	path := filepath.Join(dir, "1.eml")
+	b, err := os.ReadFile(path)
+	if err != nil || string(b) != "Subject: x\r\n\r\nx" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	// Once more: what is there stays, and nothing else is left behind.
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := runCLI(t, "account", "show", "anna@example.com", "--export", dir, "--config", w.config); o.status != exitDone || !strings.Contains(o.stdout, "is there already") {
+		t.Errorf("%+v", o)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// lines hands each line that is written to a channel.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) { l <- string(p); return len(p), nil }
+
+func TestLogFollow(t *testing.T) {
+	w := startWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, status := make(lines), make(chan int, 1)
+	go func() {
+		var errs bytes.Buffer
+		status <- execute(ctx, []string{"log", "-f", "anna@example.com", "--config", w.config}, out, &errs)
+	}()
+	for i := range 3 {
+		for _, address := range []string{"bert@example.com", "anna@example.com"} {
+			if err := w.store.Event(t.Context(), address, fmt.Sprintf("event %d of %s", i, address)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := <-out; !strings.HasSuffix(got, fmt.Sprintf("  anna@example.com  event %d of anna@example.com\n", i)) {
+			t.Errorf("got %q", got)
+		}
+	}
+	cancel()
+	if s := <-status; s != exitDone {
+		t.Errorf("status %d after Ctrl-C", s)
+	}
+}
+
+// imapServer says these lines to whoever connects: a greeting, and an answer
+// to CAPABILITY. It ends with the test.
+func imapServer(t *testing.T, greeting, capabilities string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go speakIMAP(c, greeting, capabilities)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func speakIMAP(c net.Conn, greeting, capabilities string) {
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(c, "* OK %s\r\n", greeting)
+	buf, rest := make([]byte, 4096), ""
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		rest += string(buf[:n])
+		for {
+			line, after, whole := strings.Cut(rest, "\r\n")
+			if !whole {
+				break
+			}
+			rest = after
+			tag, command, _ := strings.Cut(line, " ")
+			if strings.EqualFold(command, "CAPABILITY") {
+				fmt.Fprintf(c, "* CAPABILITY %s\r\n", capabilities)
+			}
+			fmt.Fprintf(c, "%s OK done\r\n", tag)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	source := imapServer(t, "Old Server \x1b[31mready", "IMAP4rev1 ID NAMESPACE")
+	target := imapServer(t, "New Server ready", "IMAP4rev1 UIDPLUS LITERAL+ SPECIAL-USE IDLE")
+	o := runCLI(t, "check", "--config", settingsFile(t, source, target))
+	if o.status != exitDone || o.stderr != "" {
+		t.Errorf("%+v", o)
+	}
+	// Ports have as many digits as they like: the columns follow.
+	hide := strings.NewReplacer(source, "SOURCE", target, "TARGET")
+	golden(t, "check", regexp.MustCompile(` +`).ReplaceAllString(hide.Replace(o.stdout), " "))
+
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o = runCLI(t, "check", "--config", settingsFile(t, source, gone.Addr().String()))
+	if o.status != exitFailed || !strings.Contains(o.stdout, "target imap: cannot be used") ||
+		!strings.Contains(o.stderr, "1 of 2 servers cannot be used") {
+		t.Errorf("%+v", o)
+	}
+}

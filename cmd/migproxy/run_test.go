@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"migproxy/admin"
+	"migproxy/config"
+)
+
+// serveFor starts everything and returns the addresses of its listeners; the
+// function that it returns ends it.
+func serveFor(t *testing.T, cfg *config.Config) (addrs []net.Addr, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan []net.Addr, 1), make(chan error, 1)
+	go func() { done <- serve(ctx, cfg, io.Discard, nil, func(a []net.Addr) { ready <- a }) }()
+	stop = func() error { cancel(); err := <-done; done <- err; return err }
+	t.Cleanup(func() { _ = stop() })
+	select {
+	case addrs = <-ready:
+	case err := <-done:
+		done <- err
+		t.Fatal(err)
+	}
+	return addrs, stop
+}
+
+// freePort is a loopback address that was free a moment ago.
+func freePort(t *testing.T) config.Address {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return config.Address{Host: "127.0.0.1", Port: uint16(l.Addr().(*net.TCPAddr).Port)}
+}
+
+func TestServe(t *testing.T) {
+	path := settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")
+	cfg, err := config.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Admin.Address = freePort(t)
+	addrs, stop := serveFor(t, cfg)
+
+	for i, greeting := range []string{"* OK ", "+OK "} {
+		conn, err := net.Dial("tcp", addrs[i].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, greeting) {
+			t.Errorf("%s: %q, %v", addrs[i], line, err)
+		}
+		// The connection stays open: the end must not wait for it for ever.
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	base := "http://" + cfg.Admin.Address.String()
+	if code, text := get(t, base+"/readyz"); code != http.StatusOK {
+		t.Errorf("readyz: %d %s", code, text)
+	}
+	_, metrics := get(t, base+"/metrics")
+	promtool := exec.Command("promtool", "check", "metrics")
+	promtool.Stdin = strings.NewReader(metrics)
+	if out, err := promtool.CombinedOutput(); err != nil {
+		t.Errorf("promtool check metrics: %v (package prometheus; `make setup` installs it)\n%s", err, out)
+	}
+	if !strings.Contains(metrics, "\nmigproxy_accounts{") || !strings.Contains(metrics, "\ngo_goroutines ") {
+		t.Errorf("metrics are missing:\n%s", metrics)
+	}
+	if o := runCLI(t, "stop", "--config", path); o.status != exitDone {
+		t.Errorf("%+v", o)
+	}
+
+	if err := stop(); err != nil {
+		t.Errorf("the end: %v", err)
+	}
+	if _, err := os.Lstat(cfg.Admin.Socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+	log, err := os.ReadFile(cfg.Log.File)
+	if err != nil || !strings.Contains(string(log), `"msg":"migproxy has ended"`) {
+		t.Errorf("%v\n%s", err, log)
+	}
+	if info, err := os.Stat(cfg.Log.File); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+
+	// The state outlives the process: stopped stays stopped, and status says
+	// that the settings differ.
+	_, _ = serveFor(t, cfg)
+	s, err := admin.NewClient(cfg.Admin.Socket).Status(t.Context())
+	if err != nil || s.MigrationActive || !s.Domains[0].Setting {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if o := runCLI(t, "status", "--config", path); !strings.Contains(o.stdout, "The settings say migration.active: true") {
+		t.Errorf("%s", o.stdout)
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// What cannot be opened ends the start, says which setting it is, and leaves
+// nothing open.
+func TestServeCannotStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	for _, c := range []struct {
+		name   string
+		change func(*config.Config)
+		want   string
+	}{
+		{"listener", func(c *config.Config) { c.Listeners[0].Address.Port = port }, fmt.Sprint(port)},
+		{"admin.address", func(c *config.Config) { c.Admin.Address.Port = port }, "admin.address"},
+		{"admin.socket", func(c *config.Config) { c.Admin.Socket = "/does/not/exist/s" }, "admin.socket"},
+		{"log.file", func(c *config.Config) { c.Log.File = "/does/not/exist/log" }, "log.file"},
+		{"state", func(c *config.Config) { c.State.KeyFile = "/does/not/exist/key" }, "key_file"},
+		{"provision", func(c *config.Config) { c.Domains[0].Target.Provision.Command = nil }, "provision.command"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, err := config.Load(settingsFile(t, "127.0.0.1:1", "127.0.0.1:2"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			socket := cfg.Admin.Socket
+			c.change(cfg)
+			err = serve(t.Context(), cfg, io.Discard, nil, func([]net.Addr) { t.Error("ready") })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the socket is left: %v", err)
+			}
+		})
+	}
+}
+
+// The kill points are in the build that asks for them, and in no other.
+func TestKillPointsAreNotShipped(t *testing.T) {
+	if stepHook != nil {
+		t.Error("this build has kill points")
+	}
+	src, err := os.ReadFile(filepath.Join("step_killtest.go"))
+	if err != nil || !strings.HasPrefix(string(src), "//go:build killtest\n") {
+		t.Errorf("%v", err)
+	}
+}
