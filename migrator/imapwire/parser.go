@@ -64,17 +64,22 @@ func (p *parser) next() (byte, error) {
 // readWhile appends to the token what is acceptable to ok.
 func (p *parser) readWhile(ok func(byte) bool) error {
 	for {
-		b, err := p.peek()
-		if err != nil {
+		if _, err := p.peek(); err != nil {
 			return err
 		}
-		if !ok(b) {
+		ahead, _ := p.br.Peek(p.br.Buffered()) // cannot fail: they are there
+		n := 0
+		for n < len(ahead) && ok(ahead[n]) {
+			n++
+		}
+		if p.left -= n; p.left < 0 {
+			return errTooLong
+		}
+		p.buf = append(p.buf, ahead[:n]...)
+		_, _ = p.br.Discard(n)
+		if n < len(ahead) {
 			return nil
 		}
-		if err := p.take(); err != nil {
-			return err
-		}
-		p.buf = append(p.buf, b)
 	}
 }
 
