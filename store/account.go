@@ -59,7 +59,9 @@ type Account struct {
 	Due       time.Time // when a worker is to look at it; zero: never
 	CreatedAt time.Time
 	UpdatedAt time.Time
-	// ProgressAt is when a worker last settled something.
+	// ProgressAt is when a worker last settled something; at first, when the
+	// account began. An account that was at_source for long is not stale when it
+	// begins.
 	ProgressAt time.Time
 	// FlippedAt is when the account began to live on the target; zero before.
 	FlippedAt time.Time

@@ -105,7 +105,7 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 			state, origin = Copying, OriginAdopted
 		}
 		if _, err := x.exec(`UPDATE accounts SET login = $1, state = $2, origin = $3, mode = $4, reason = '',
-			attempts = 0, due = $5, began_at = $5, updated_at = $5 WHERE id = $6`,
+			attempts = 0, due = $5, began_at = $5, progress_at = $5, updated_at = $5 WHERE id = $6`,
 			n.Identity.Login, state, origin, n.Mode, millis(now), a.ID); err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func TestBegin(t *testing.T) {
 	t.Run("at_source keeps its ID", func(t *testing.T) {
 		noted, err := s.Note(t.Context(), identity("bert"), AtSource)
 		ok(t, err)
-		if a := begin(t, s, "bert", "secret"); a.ID != noted.ID || a.State != Provisioning {
+		if a := begin(t, s, "bert", "secret"); a.ID != noted.ID || a.State != Provisioning || !a.ProgressAt.Equal(a.Due) {
 			t.Errorf("%+v", a)
 		}
 	})

@@ -85,6 +85,7 @@ func Open(ctx context.Context, cfg config.State, log *zap.Logger) (*Store, error
 		return nil, errors.Join(err, s.w.Close())
 	}
 	s.r.SetMaxOpenConns(readers)
+	s.r.SetMaxIdleConns(readers)
 	if err := s.prepare(ctx, cfg.KeyFile); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
