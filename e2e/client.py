@@ -38,6 +38,7 @@ def imap(request):
         c = imaplib.IMAP4("127.0.0.1", request["port"], timeout=30)
         if request["tls"] == "starttls":
             c.starttls(context())
+    c._encoding = "utf-8"  # or login() takes ASCII passwords only
     if request.get("sasl"):
         plain = "\0{}\0{}".format(request["user"], request["password"]).encode()
         c.authenticate("PLAIN", lambda _: plain)

@@ -19,14 +19,17 @@ import (
 // flagFilter knows which flags a folder of the target keeps (PERMANENTFLAGS,
 // RFC 9051 7.1).
 type flagFilter struct {
-	all, keywords bool // every flag; every keyword
-	kept          map[string]bool
+	// all is true where the list is empty, and where it has \*: servers that
+	// make every keyword list only the flags in use beside it, the system flags
+	// among them.
+	all  bool
+	kept map[string]bool
 }
 
 func newFlagFilter(permanent []string) flagFilter {
 	f := flagFilter{all: len(permanent) == 0, kept: map[string]bool{}}
 	for _, name := range permanent {
-		f.keywords = f.keywords || name == `\*`
+		f.all = f.all || name == `\*`
 		f.kept[strings.ToLower(name)] = true
 	}
 	return f
@@ -36,9 +39,9 @@ func newFlagFilter(permanent []string) flagFilter {
 // is no flag of the message (RFC 3501 2.3.2).
 func (f flagFilter) split(flags []string) (send, lost []string) {
 	for _, flag := range flags {
-		switch system := strings.HasPrefix(flag, `\`); {
+		switch {
 		case strings.EqualFold(flag, `\Recent`):
-		case f.all, f.kept[strings.ToLower(flag)], f.keywords && !system:
+		case f.all, f.kept[strings.ToLower(flag)]:
 			send = append(send, flag)
 		default:
 			lost = append(lost, flag)
