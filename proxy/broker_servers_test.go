@@ -76,6 +76,13 @@ func (s *testServer) count() int {
 	return s.asked
 }
 
+// recount begins to count anew.
+func (s *testServer) recount() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = 0
+}
+
 // idle waits until no session is logged in.
 func (s *testServer) idle() {
 	s.mu.Lock()

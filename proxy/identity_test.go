@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"migproxy/config"
 )
@@ -60,4 +63,25 @@ func TestNoDefaultDomain(t *testing.T) {
 	if got := resolve(cfg, &Attempt{Login: "anna"}); got != (config.Identity{}) {
 		t.Fatalf("got %+v, want none", got)
 	}
+}
+
+// FuzzResolve: whatever a client types, an account's address is of a configured
+// domain, has no control characters, and gives itself again.
+func FuzzResolve(f *testing.F) {
+	for _, name := range []string{"anna@example.com", "ANNA", "@", "a@b@example.com", "ÄNNE", "İ@EXAMPLE.com", "\x00", "ann\xe9", "Kelvin@example.com"} {
+		f.Add(name, "mail.example.com")
+	}
+	cfg := &config.Config{DefaultDomain: "example.com", Domains: []config.Domain{{Name: "example.com"}}}
+	f.Fuzz(func(t *testing.T, login, server string) {
+		id := resolve(cfg, &Attempt{Login: login, ServerName: server})
+		if id == (config.Identity{}) {
+			return
+		}
+		if id.Domain != "example.com" || id.Local == "" || !utf8.ValidString(id.Address()) || strings.ContainsFunc(id.Address(), unicode.IsControl) {
+			t.Fatalf("%q gave %+v", login, id)
+		}
+		if again := resolve(cfg, &Attempt{Login: id.Address()}); again.Address() != id.Address() {
+			t.Fatalf("%q gave %s, which gave %s", login, id.Address(), again.Address())
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode/utf8"
 
 	"github.com/emersion/go-message/mail"
 
@@ -96,7 +97,9 @@ func (n *notice) render(d noticeData, uid uint32, now time.Time) ([]byte, error)
 	var h mail.Header
 	h.SetDate(now)
 	h.SetAddressList("From", []*mail.Address{{Name: "Postmaster", Address: "postmaster@" + d.Domain}})
-	h.SetAddressList("To", []*mail.Address{{Address: d.Address}})
+	if !strings.ContainsFunc(d.Address, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		h.SetAddressList("To", []*mail.Address{{Address: d.Address}}) // others need RFC 6532
+	}
 	// A line break in a rendered subject would begin another header field.
 	h.SetSubject(strings.Join(strings.Fields(subject.String()), " "))
 	h.SetMessageID(fmt.Sprintf("%d.%d@%s", now.Unix(), uid, d.Domain))
