@@ -232,6 +232,9 @@ func (c *Conn) nextTag() string {
 	return "M" + strconv.Itoa(c.tags)
 }
 
+// errNotGranted keeps a literal from being sent that the server does not want.
+var errNotGranted = errors.New("the server refused a literal")
+
 // send writes one command. The status is that of a command which ended before
 // its time because a synchronising literal was refused.
 func (c *Conn) send(tag, command string, args []any) (status, error) {
@@ -247,13 +250,23 @@ func (c *Conn) send(tag, command string, args []any) (status, error) {
 		err := c.writeString(string(s), func(size int64) (err error) {
 			mark, wait := c.literalMark(size)
 			c.write(mark)
-			if err = c.w.Flush(); wait && err == nil {
-				refused, err = c.await(tag, command, nil, true)
+			if !wait {
+				return nil
+			}
+			if err := c.w.Flush(); err != nil {
+				return err
+			}
+			refused, err = c.await(tag, command, nil, true)
+			if err == nil && refused.typ != "" {
+				err = errNotGranted
 			}
 			return err
 		})
-		if err != nil || refused.typ != "" {
-			return refused, err
+		if errors.Is(err, errNotGranted) {
+			return refused, nil
+		}
+		if err != nil {
+			return status{}, err
 		}
 	}
 	c.write("\r\n")
