@@ -187,6 +187,7 @@ func TestSetAsideOctets(t *testing.T) {
 	w.begin(t, "anna")
 	w.setAside(t, content)
 	w.begin(t, "bert")
+	w.setAside(t, "bert's own")
 	d, err := w.client.Account(t.Context(), "anna@example.com")
 	if err != nil {
 		t.Fatal(err)
