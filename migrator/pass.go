@@ -94,7 +94,7 @@ func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error
 		}
 		found += n
 	}
-	j.witness.chosen = true
+	j.witness.over = true
 	return found, j.putConfirmedAside(ctx, folders)
 }
 
@@ -146,7 +146,7 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	if missing, err = c.recognise(ctx, missing); err != nil {
 		return found, err
 	}
-	missing = j.witness.holdBack(missing)
+	missing = j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
 	for uids := range slices.Chunk(missing, window) {
 		metas, err := j.list(ctx, uids)
 		if err != nil {
@@ -159,17 +159,29 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	return found, nil
 }
 
-// witness is a message that the first pass leaves to the second: what is
+// witness are messages that the first pass leaves to the second. What is
 // refused at the very end of a mailbox needs a neighbour that is accepted
 // after it, to show that it is the message and not the target.
-type witness struct{ chosen bool }
+type witness struct{ first, second, over bool }
 
-func (w *witness) holdBack(missing []uint32) []uint32 {
-	if w.chosen || len(missing) < 2 {
-		return missing
+// holdBack takes witnesses out of a folder's missing messages: one, or two
+// that go together where the target takes them in one command, since then one
+// can speak against the other; and one more of the next folder.
+func (w *witness) holdBack(missing []uint32, together bool) []uint32 {
+	n := len(missing)
+	switch {
+	case w.over:
+	case !w.first && together && n > 2:
+		w.first = true
+		return missing[1 : n-1]
+	case !w.first && !together && n > 1:
+		w.first = true
+		return missing[1:]
+	case w.first && !w.second && n > 1:
+		w.second = true
+		return missing[1:]
 	}
-	w.chosen = true
-	return missing[1:]
+	return missing
 }
 
 // noteSourceValidity commits the UIDVALIDITY under which the source shows a

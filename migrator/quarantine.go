@@ -72,8 +72,8 @@ func (s *suspects) noteRefused(k messageKey) {
 }
 
 // resend sends again, in smaller parts, what was refused together, until each
-// message was accepted or was refused alone.
-func (c *copier) resend(ctx context.Context, p *part) error {
+// message was accepted or was refused alone: with nothing else under way.
+func (c *copier) resend(ctx context.Context, p *part, alone bool) error {
 	if isWaitCode(p.refused) {
 		return quotaHalt(p.refused)
 	}
@@ -87,7 +87,7 @@ func (c *copier) resend(ctx context.Context, p *part) error {
 	if n == 0 {
 		return nil
 	}
-	if n == 1 {
+	if alone {
 		return c.refusedAlone(p.messages[0].meta, p.refused)
 	}
 	metas := make([]imapwire.Meta, n)
@@ -95,6 +95,9 @@ func (c *copier) resend(ctx context.Context, p *part) error {
 		metas[i] = m.meta
 	}
 	for _, half := range [][]imapwire.Meta{metas[:n/2], metas[n/2:]} {
+		if len(half) == 0 {
+			continue
+		}
 		if err := c.send(ctx, half); err != nil {
 			return err
 		}

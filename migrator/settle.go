@@ -63,7 +63,7 @@ func (c *copier) collect(ctx context.Context) error {
 	for _, b := range unclear {
 		for _, p := range b.parts {
 			if p.refused != nil {
-				if err := c.resend(ctx, p); err != nil {
+				if err := c.resend(ctx, p, len(b.intent.Messages) == 1); err != nil {
 					return err
 				}
 			}

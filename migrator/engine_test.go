@@ -1,0 +1,353 @@
+package migrator_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/migrator"
+	"migproxy/store"
+)
+
+const secret = "s3cret {}%\"\\"
+
+// fakes is a source with mail, an empty target and a store.
+func fakes(t testing.TB, fill func(*fakeServer)) (source, target *fakeServer, driver *fakeDriver, b *bench) {
+	source, target = newFake(t, secret), newFake(t, "")
+	if fill != nil {
+		fill(source)
+	}
+	driver = &fakeDriver{f: target}
+	return source, target, driver, newBench(t, source.port, target.port, driver)
+}
+
+func (b *bench) anna(t testing.TB) store.Account {
+	return b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret)})
+}
+
+// rest are the states in which the work on an account is over, for now or for good.
+var rest = []store.State{store.Active, store.Finished, store.Conflict, store.Waiting, store.Failed}
+
+// equal holds the target's mailboxes against the source's.
+func equal(t testing.TB, source, target *fakeServer, boxes ...string) {
+	t.Helper()
+	for _, box := range boxes {
+		was, is := source.contents(box), target.contents(box)
+		if !slices.Equal(was, is) {
+			t.Errorf("%s: source has %d messages, target %d", box, len(was), len(is))
+		}
+	}
+}
+
+func twoFolders(f *fakeServer) {
+	f.box("INBOX").fill(150, true)
+	f.box("Work").fill(30, false)
+}
+
+// killer ends the worker at the nth time that a step is passed, as a crash
+// would: nothing after it is done, and nothing is put down.
+type killer struct {
+	name string
+	n    int
+	died chan struct{}
+}
+
+func (k *killer) step(name string) {
+	if name != k.name {
+		return
+	}
+	if k.n--; k.n == 0 {
+		close(k.died)
+		runtime.Goexit()
+	}
+}
+
+// Whatever step the process dies at, the next one ends the move with every
+// message there once.
+func TestCrashAtEveryStep(t *testing.T) {
+	for _, step := range migrator.Steps() {
+		for _, nth := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s/%d", step, nth), func(t *testing.T) {
+				t.Parallel()
+				source, target, _, b := fakes(t, twoFolders)
+				// One message is refused, so that it is set aside; one batch is
+				// cut and committed late.
+				refused := message(3, "bad")
+				source.box("Work").add(fakeMail{body: refused, date: "14-Mar-2019 05:06:07 +0100"})
+				target.onAppend = func(n int, mails []fakeMail) verdict {
+					switch {
+					case slices.ContainsFunc(mails, func(m fakeMail) bool { return m.body == refused }):
+						return verdict{no: "[CANNOT] bad message"}
+					case n == 2:
+						return verdict{cut: true, late: 50 * time.Millisecond}
+					}
+					return verdict{}
+				}
+				b.anna(t)
+				o := b.options(t)
+				o.Concurrency = 1
+				k := &killer{name: step, n: nth, died: make(chan struct{})}
+				o.Step = k.step
+				crash(t, b, o, k)
+				o = b.options(t)
+				if a := b.run(t, o, "anna", rest...); a.State != store.Active || a.Messages != 180 || a.SetAside != 1 {
+					t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+				}
+				equal(t, source, target, "INBOX")
+				if n := len(target.contents("Work")); n != 30 {
+					t.Errorf("Work has %d messages", n)
+				}
+			})
+		}
+	}
+}
+
+// crash runs until the killer struck or the move is over.
+func crash(t *testing.T, b *bench, o migrator.Options, k *killer) {
+	t.Helper()
+	m, err := migrator.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Hasten(10*time.Millisecond, 10*time.Second)
+	changes, cancel := b.store.Subscribe(false)
+	defer cancel()
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	for over := false; !over; {
+		select {
+		case <-k.died:
+			over = true
+		case c := <-changes:
+			over = c.State == store.Active
+		case <-ctx.Done():
+			t.Error("neither killed nor done")
+			over = true
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// What a target does to single batches never loses or doubles a message.
+func TestHostileTargets(t *testing.T) {
+	once := func(v verdict) func(int, []fakeMail) verdict {
+		return func(n int, _ []fakeMail) verdict {
+			if n == 2 {
+				return v
+			}
+			return verdict{}
+		}
+	}
+	for name, c := range map[string]struct {
+		caps     string // taken away
+		onAppend func(int, []fakeMail) verdict
+	}{
+		"plain":                        {},
+		"cut, nothing kept":            {onAppend: once(verdict{cut: true})},
+		"cut, kept":                    {onAppend: once(verdict{cut: true, keep: true})},
+		"cut, kept late":               {onAppend: once(verdict{cut: true, late: 150 * time.Millisecond})},
+		"refused and kept":             {onAppend: once(verdict{no: "[SERVERBUG] oh", keep: true})},
+		"refused once":                 {onAppend: once(verdict{no: "no reason"})},
+		"refused once, kept":           {onAppend: once(verdict{no: "no reason", keep: true})},
+		"full once":                    {onAppend: once(verdict{no: "[OVERQUOTA] full"})},
+		"OK without UIDs":              {onAppend: once(verdict{noUIDs: true})},
+		"no UIDPLUS":                   {caps: " UIDPLUS"},
+		"no MULTIAPPEND":               {caps: " MULTIAPPEND"},
+		"no MULTIAPPEND, refused once": {caps: " MULTIAPPEND", onAppend: once(verdict{no: "no reason"})},
+		"no LITERAL+":                  {caps: " LITERAL+"},
+		"none of them":                 {caps: " LITERAL+ MULTIAPPEND UIDPLUS"},
+		"none of them, cut":            {caps: " LITERAL+ MULTIAPPEND UIDPLUS", onAppend: once(verdict{cut: true, late: 100 * time.Millisecond})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := fakes(t, twoFolders)
+			for _, capability := range strings.Fields(c.caps) {
+				target.caps = strings.Replace(target.caps, " "+capability, "", 1)
+			}
+			target.onAppend = c.onAppend
+			b.anna(t)
+			a := b.run(t, b.options(t), "anna", store.Active, store.Failed, store.Conflict)
+			if a.State != store.Active || a.Messages != 180 || a.SetAside != 0 {
+				t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+			}
+			equal(t, source, target, "INBOX", "Work")
+		})
+	}
+}
+
+// A message that the source lists and does not give stops the move and is
+// named; it is never left out.
+func TestSourceThatKeepsAMessageBack(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	held := true
+	source.onFetch = func(uid uint32) (skip, cut bool) { return held && uid == 17, false }
+	b.anna(t)
+	a := b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Waiting || !strings.Contains(a.Reason, "UID 17 in INBOX") {
+		t.Fatalf("%s: %s", a.State, a.Reason)
+	}
+	source.mu.Lock()
+	held = false
+	source.mu.Unlock()
+	if a = b.run(t, b.options(t), "anna", store.Active); a.Messages != 180 {
+		t.Fatalf("%d messages", a.Messages)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+// A source that breaks off inside of a message leaves nothing short on the target.
+func TestSourceCutInLiteral(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	left := 3
+	source.onFetch = func(uid uint32) (skip, cut bool) {
+		if uid%40 == 9 && left > 0 {
+			left--
+			return false, true
+		}
+		return false, false
+	}
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+// The source gets no command that could change it.
+func TestSourceIsNeverWritten(t *testing.T) {
+	source, _, _, b := fakes(t, twoFolders)
+	b.anna(t)
+	b.run(t, b.options(t), "anna", store.Active)
+	for _, line := range source.log {
+		name, _, _ := strings.Cut(line, " ")
+		if !slices.Contains([]string{"CAPABILITY", "NAMESPACE", "LIST", "LSUB", "STATUS", "EXAMINE", "UID", "NOOP", "LOGOUT"}, name) ||
+			name == "UID" && (!strings.HasPrefix(line, "UID FETCH") || strings.Contains(line, "BODY[")) {
+			t.Errorf("the source was sent %s", line)
+		}
+	}
+}
+
+// What a target alters is kept with both digests; a target that keeps
+// something else is found out before the flip.
+func TestAlteredMessages(t *testing.T) {
+	for name, c := range map[string]struct {
+		body     string
+		tamperer func(string) string
+		altered  int
+		state    store.State
+	}{
+		"bare LF becomes CRLF": {"a: b\n\nc\n", func(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "\r\n") }, 1, store.Active},
+		"NUL becomes 0x80":     {"a: b\r\n\r\nc\x00d\r\n", func(s string) string { return strings.ReplaceAll(s, "\x00", "\x80") }, 1, store.Active},
+		"a header is added":    {"a: b\r\n\r\nc\r\n", func(s string) string { return "X: y\r\n" + s }, 0, store.Failed},
+		"kept as it is":        {"a: b\n\nc\x00\r", nil, 0, store.Active},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, target, _, b := fakes(t, func(f *fakeServer) {
+				f.box("INBOX").add(fakeMail{body: c.body, date: "14-Mar-2019 05:06:07 +0100"})
+			})
+			target.onAppend = func(int, []fakeMail) verdict { return verdict{tamperer: c.tamperer} }
+			a := b.anna(t)
+			if a := b.run(t, b.options(t), "anna", rest...); a.State != c.state {
+				t.Fatalf("%s: %s", a.State, a.Reason)
+			}
+			altered, err := b.store.AlteredMessages(context.Background(), a.ID)
+			if err != nil || len(altered) != c.altered {
+				t.Fatalf("%v %v", altered, err)
+			}
+		})
+	}
+}
+
+func refuse(bad func(fakeMail) bool) func(int, []fakeMail) verdict {
+	return func(_ int, mails []fakeMail) verdict {
+		if slices.ContainsFunc(mails, bad) {
+			return verdict{no: "[CANNOT] I do not like it"}
+		}
+		return verdict{}
+	}
+}
+
+// A message is set aside only when it is the message that the target refuses.
+func TestQuarantine(t *testing.T) {
+	isBad := func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") }
+	for name, c := range map[string]struct {
+		noMulti  bool
+		fill     func(*fakeServer)
+		onAppend func(int, []fakeMail) verdict
+		state    store.State
+		aside    int64
+		messages int64
+	}{
+		"one in the middle": {fill: func(f *fakeServer) {
+			f.box("INBOX").fill(20, false)
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+			f.box("INBOX").fill(20, false)
+		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 40},
+		"the very last": {fill: func(f *fakeServer) {
+			f.box("INBOX").fill(20, false)
+			f.box("Z").add(fakeMail{body: "x: bad"})
+		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 20},
+		"the very last, sent one by one": {noMulti: true, fill: func(f *fakeServer) {
+			f.box("INBOX").fill(5, false)
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 5},
+		"the first": {fill: func(f *fakeServer) {
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+			f.box("INBOX").fill(3, false)
+		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 3},
+		"the only one": {fill: func(f *fakeServer) { f.box("INBOX").add(fakeMail{body: "x: bad"}) },
+			onAppend: refuse(isBad), state: store.Waiting},
+		"all of them": {fill: twoFolders, onAppend: refuse(func(fakeMail) bool { return true }), state: store.Waiting},
+		"more than ten": {fill: func(f *fakeServer) {
+			for range 11 {
+				f.box("INBOX").add(fakeMail{body: "x: bad"})
+			}
+			f.box("Work").fill(30, false)
+		}, onAppend: refuse(isBad), state: store.Waiting, aside: 11, messages: 30},
+		"three cut connections": {fill: func(f *fakeServer) {
+			f.box("INBOX").fill(20, false)
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+			f.box("INBOX").fill(20, false)
+		}, onAppend: func(_ int, mails []fakeMail) verdict {
+			return verdict{cut: slices.ContainsFunc(mails, isBad)}
+		}, state: store.Active, aside: 1, messages: 40},
+		"a full mailbox": {fill: twoFolders, onAppend: func(int, []fakeMail) verdict {
+			return verdict{no: "[OVERQUOTA] full"}
+		}, state: store.Waiting},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, target, _, b := fakes(t, c.fill)
+			if c.noMulti {
+				target.caps = strings.Replace(target.caps, " MULTIAPPEND", "", 1)
+			}
+			target.onAppend = c.onAppend
+			b.anna(t)
+			a := b.run(t, b.options(t), "anna", rest...)
+			if a.State != c.state || a.SetAside != c.aside || a.Messages != c.messages {
+				t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+			}
+			aside, err := b.store.SetAside(context.Background(), a.ID)
+			if err != nil || int64(len(aside)) != c.aside {
+				t.Fatal(aside, err)
+			}
+			for _, s := range aside {
+				var octets strings.Builder
+				if err := b.store.SetAsideOctets(context.Background(), s.ID, &octets); err != nil || octets.String() != "x: bad" {
+					t.Fatalf("%q %v", octets.String(), err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,451 @@
+package migrator_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/provision"
+)
+
+// fakeMail is one message of a fake server.
+type fakeMail struct {
+	uid   uint32
+	body  string
+	flags []string
+	date  string
+}
+
+// fakeBox is one mailbox of a fake server.
+type fakeBox struct {
+	name       string
+	attrs      string
+	validity   uint32
+	next       uint32
+	mails      []fakeMail
+	subscribed bool
+}
+
+// verdict is what a fake server does with an APPEND.
+type verdict struct {
+	no       string        // answer NO with this code and text, and keep nothing
+	keep     bool          // with no or cut: keep the messages all the same
+	cut      bool          // close the connection instead of an answer
+	late     time.Duration // keep them only after this time
+	noUIDs   bool
+	tamperer func(string) string
+}
+
+// fakeServer is an IMAP server with one user, whose misbehaviour is scripted.
+type fakeServer struct {
+	t    testing.TB
+	l    net.Listener
+	port int
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex
+	conns     map[net.Conn]bool
+	password  string
+	exists    bool // the user
+	loginCode string
+	caps      string
+	prefix    string
+	delim     string
+	others    string // the other namespaces, as in NAMESPACE
+	permanent string
+	boxes     []*fakeBox
+	appends   int
+	log       []string
+
+	onAppend func(n int, mails []fakeMail) verdict
+	// onFetch says whether to leave a body out, or to cut in the middle of it.
+	onFetch func(uid uint32) (skip, cut bool)
+}
+
+func newFake(t testing.TB, password string) *fakeServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeServer{t: t, l: l, port: l.Addr().(*net.TCPAddr).Port, password: password, exists: password != "",
+		conns: map[net.Conn]bool{}, delim: "/", permanent: `\Answered \Flagged \Deleted \Seen \Draft \*`,
+		caps: "IMAP4rev1 LITERAL+ MULTIAPPEND UIDPLUS NAMESPACE SPECIAL-USE SASL-IR AUTH=PLAIN"}
+	f.box("INBOX")
+	f.wg.Go(f.serve)
+	t.Cleanup(func() {
+		_ = l.Close()
+		f.mu.Lock()
+		for c := range f.conns {
+			_ = c.Close()
+		}
+		f.mu.Unlock()
+		f.wg.Wait()
+	})
+	return f
+}
+
+func (f *fakeServer) serve() {
+	for {
+		c, err := f.l.Accept()
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.conns[c] = true
+		f.mu.Unlock()
+		f.wg.Go(func() {
+			defer c.Close()
+			s := &fakeSession{f: f, r: bufio.NewReader(c), w: bufio.NewWriter(c)}
+			_, _ = fmt.Fprintf(c, "* OK [CAPABILITY %s] hello\r\n", f.caps)
+			for s.command() == nil {
+			}
+		})
+	}
+}
+
+// box returns a mailbox, new where it is not there. The server's mu is held, or
+// nobody is connected.
+func (f *fakeServer) box(name string) *fakeBox {
+	if b := f.find(name); b != nil {
+		return b
+	}
+	b := &fakeBox{name: name, validity: uint32(1000 + len(f.boxes)), next: 1}
+	f.boxes = append(f.boxes, b)
+	return b
+}
+
+func (f *fakeServer) find(name string) *fakeBox {
+	for _, b := range f.boxes {
+		if b.name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+func (b *fakeBox) add(m fakeMail) uint32 {
+	m.uid = b.next
+	b.next++
+	b.mails = append(b.mails, m)
+	return m.uid
+}
+
+// fill adds n messages, each equal to the next one where twins is set.
+func (b *fakeBox) fill(n int, twins bool) {
+	for i := range n {
+		k := i
+		if twins {
+			k = i / 2
+		}
+		b.add(fakeMail{body: message(k, strings.Repeat("x", k%7)), flags: []string{`\Seen`, "$Label1"}, date: "14-Mar-2019 05:06:07 +0100"})
+	}
+}
+
+// contents are the bodies and flags of a mailbox as a sorted multiset.
+func (f *fakeServer) contents(box string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	if b := f.find(box); b != nil {
+		for _, m := range b.mails {
+			all = append(all, strings.Join(m.flags, " ")+"|"+m.date+"|"+m.body)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// fakeSession is one connection.
+type fakeSession struct {
+	f    *fakeServer
+	r    *bufio.Reader
+	w    *bufio.Writer
+	open *fakeBox
+}
+
+func (s *fakeSession) printf(format string, args ...any) { _, _ = fmt.Fprintf(s.w, format, args...) }
+
+// command reads one command with its literals, and answers it.
+func (s *fakeSession) command() error {
+	var texts []string
+	var literals []string
+	for {
+		line, err := s.r.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		line = strings.TrimRight(line, "\r\n")
+		texts = append(texts, line)
+		open := strings.LastIndexByte(line, '{')
+		if open < 0 || !strings.HasSuffix(line, "}") {
+			break
+		}
+		mark := strings.TrimSuffix(line[open+1:], "}")
+		size, err := strconv.Atoi(strings.TrimSuffix(mark, "+"))
+		if err != nil {
+			break
+		}
+		if !strings.HasSuffix(mark, "+") {
+			s.printf("+ go on\r\n")
+			_ = s.w.Flush()
+		}
+		literal := make([]byte, size)
+		if _, err := io.ReadFull(s.r, literal); err != nil {
+			return err
+		}
+		literals = append(literals, string(literal))
+	}
+	words := strings.SplitN(texts[0], " ", 3)
+	if len(words) < 2 {
+		return io.EOF
+	}
+	words = append(words, "")
+	err := s.answer(words[0], strings.ToUpper(words[1]), words[2], texts, literals)
+	if flush := s.w.Flush(); err == nil {
+		err = flush
+	}
+	return err
+}
+
+func unquote(s string) string { return strings.Trim(s, `"`) }
+
+func (s *fakeSession) answer(tag, name, args string, texts, literals []string) error {
+	f := s.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name != "LOGIN" && name != "AUTHENTICATE" {
+		f.log = append(f.log, name+" "+args)
+	}
+	ok := func() error { s.printf("%s OK done\r\n", tag); return nil }
+	no := func(text string) error { s.printf("%s NO %s\r\n", tag, text); return nil }
+	switch name {
+	case "CAPABILITY":
+		s.printf("* CAPABILITY %s\r\n", f.caps)
+	case "AUTHENTICATE":
+		plain, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(args, "PLAIN "))
+		if f.loginCode != "" {
+			return no(f.loginCode + " not now")
+		}
+		if !f.exists || !strings.HasSuffix(string(plain), "\x00"+f.password) {
+			return no("[AUTHENTICATIONFAILED] wrong")
+		}
+		s.printf("%s OK [CAPABILITY %s] welcome\r\n", tag, f.caps)
+		return nil
+	case "NAMESPACE":
+		others := f.others
+		if others == "" {
+			others = "NIL NIL"
+		}
+		s.printf("* NAMESPACE ((%q %q)) %s\r\n", f.prefix, f.delim, others)
+	case "LIST", "LSUB":
+		for _, b := range f.boxes {
+			if name == "LIST" && (strings.Contains(args, "*") || strings.Contains(args, `"`+b.name+`"`)) || b.subscribed {
+				s.printf("* %s (%s) %q %q\r\n", name, b.attrs, f.delim, b.name)
+			}
+		}
+	case "STATUS":
+		b := f.find(unquote(args[:strings.LastIndex(args, " (")]))
+		if b == nil {
+			return no("[NONEXISTENT] no such mailbox")
+		}
+		s.printf("* STATUS %q (MESSAGES %d UIDNEXT %d UIDVALIDITY %d)\r\n", b.name, len(b.mails), b.next, b.validity)
+	case "SELECT", "EXAMINE":
+		b := f.find(unquote(args))
+		if b == nil {
+			return no("[NONEXISTENT] no such mailbox")
+		}
+		s.open = b
+		s.printf("* %d EXISTS\r\n* OK [UIDVALIDITY %d] v\r\n* OK [PERMANENTFLAGS (%s)] f\r\n", len(b.mails), b.validity, f.permanent)
+	case "CREATE":
+		box := unquote(strings.SplitN(args, " (", 2)[0])
+		if f.find(box) != nil {
+			return no("[ALREADYEXISTS] is there")
+		}
+		f.box(box)
+	case "SUBSCRIBE":
+		f.box(unquote(args)).subscribed = true
+	case "UID":
+		return s.fetch(tag, args)
+	case "APPEND":
+		return s.append(tag, texts, literals)
+	case "LOGOUT":
+		s.printf("* BYE bye\r\n%s OK done\r\n", tag)
+		_ = s.w.Flush()
+		return io.EOF
+	}
+	return ok()
+}
+
+// wanted reads a UID set.
+func wanted(set string, uid, last uint32) bool {
+	for _, part := range strings.Split(set, ",") {
+		from, to, isRange := strings.Cut(part, ":")
+		if !isRange {
+			to = from
+		}
+		number := func(s string) uint32 {
+			if s == "*" {
+				return last
+			}
+			n, _ := strconv.ParseUint(s, 10, 32)
+			return uint32(n)
+		}
+		a, b := number(from), number(to)
+		if min(a, b) <= uid && uid <= max(a, b) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *fakeSession) fetch(tag, args string) error {
+	words := strings.SplitN(args, " ", 3)
+	if s.open == nil || len(words) < 3 {
+		s.printf("%s BAD what\r\n", tag)
+		return nil
+	}
+	var last uint32
+	for _, m := range s.open.mails {
+		last = m.uid
+	}
+	for i, m := range s.open.mails {
+		if !wanted(words[1], m.uid, last) {
+			continue
+		}
+		var skip, cut bool
+		if strings.Contains(words[2], "BODY.PEEK[]") {
+			if s.f.onFetch != nil {
+				skip, cut = s.f.onFetch(m.uid)
+			}
+			switch {
+			case skip:
+			case cut:
+				s.printf("* %d FETCH (UID %d BODY[] {%d}\r\n%s", i+1, m.uid, len(m.body), m.body[:len(m.body)/2])
+				_ = s.w.Flush()
+				return io.EOF
+			default:
+				s.printf("* %d FETCH (UID %d BODY[] {%d}\r\n%s)\r\n", i+1, m.uid, len(m.body), m.body)
+			}
+			continue
+		}
+		s.printf("* %d FETCH (UID %d FLAGS (%s) INTERNALDATE %q RFC822.SIZE %d)\r\n", i+1, m.uid, strings.Join(m.flags, " "), m.date, len(m.body))
+	}
+	s.printf("%s OK done\r\n", tag)
+	return nil
+}
+
+func (s *fakeSession) append(tag string, texts, literals []string) error {
+	f := s.f
+	name := unquote(strings.Fields(texts[0])[2])
+	var mails []fakeMail
+	for i, body := range literals {
+		head := texts[i]
+		if i == 0 {
+			head = strings.SplitN(head, " ", 4)[3]
+		}
+		m := fakeMail{body: body}
+		if from, to := strings.IndexByte(head, '('), strings.IndexByte(head, ')'); from >= 0 && to > from {
+			m.flags = strings.Fields(head[from+1 : to])
+		}
+		if parts := strings.Split(head, `"`); len(parts) > 2 {
+			m.date = strings.TrimSpace(parts[1])
+		}
+		mails = append(mails, m)
+	}
+	f.appends++
+	var v verdict
+	if f.onAppend != nil {
+		v = f.onAppend(f.appends, mails)
+	}
+	b := f.find(name)
+	if b == nil {
+		s.printf("%s NO [TRYCREATE] no such mailbox\r\n", tag)
+		return nil
+	}
+	var uids []string
+	keep := func() {
+		for _, m := range mails {
+			if v.tamperer != nil {
+				m.body = v.tamperer(m.body)
+			}
+			uids = append(uids, strconv.Itoa(int(b.add(m))))
+		}
+	}
+	switch {
+	case v.late > 0:
+		f.wg.Go(func() {
+			<-time.After(v.late)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			keep()
+		})
+	case v.keep || v.no == "" && !v.cut:
+		keep()
+	}
+	switch {
+	case v.cut:
+		return io.EOF
+	case v.no != "":
+		s.printf("%s NO %s\r\n", tag, v.no)
+	case v.noUIDs || !strings.Contains(f.caps, "UIDPLUS"):
+		s.printf("%s OK done\r\n", tag)
+	default:
+		s.printf("%s OK [APPENDUID %d %s] done\r\n", tag, b.validity, strings.Join(uids, ","))
+	}
+	return nil
+}
+
+// fakeDriver creates the user of a fake server.
+type fakeDriver struct {
+	f     *fakeServer
+	other bool // somebody else's account is there
+	fail  error
+	calls []string
+}
+
+func (d *fakeDriver) call(name string) error {
+	d.calls = append(d.calls, name)
+	return d.fail
+}
+
+func (d *fakeDriver) Lookup(context.Context, config.Identity) error {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if err := d.call("lookup"); err != nil {
+		return err
+	}
+	if d.f.exists {
+		return provision.ErrTaken
+	}
+	return nil
+}
+
+func (d *fakeDriver) Ensure(_ context.Context, _ config.Identity, p config.Secret) error {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if !d.f.exists {
+		d.f.exists, d.f.password = true, p.Reveal()
+	}
+	return d.call("ensure")
+}
+
+func (d *fakeDriver) SetPassword(_ context.Context, _ config.Identity, p config.Secret) error {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	d.f.password = p.Reveal()
+	return d.call("set_password")
+}
+
+func (*fakeDriver) AddAlias(context.Context, config.Identity, string) error    { return nil }
+func (*fakeDriver) RemoveAlias(context.Context, config.Identity, string) error { return nil }
