@@ -130,7 +130,7 @@ def commands(request):
     """Runs imaplib methods by name and gives back what each said."""
     c = imap(request)
     answers = []
-    for method, *args in request["commands"]:
+    for method, *args in request.get("commands", []):
         try:
             args = [base64.b64decode(a[4:]) if isinstance(a, str) and a.startswith("b64:") else a for a in args]
             answers.append(text(list(getattr(c, method)(*args))))
