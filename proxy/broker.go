@@ -19,6 +19,9 @@ import (
 // two answers and one write; the rest is room for others who write meanwhile.
 const maxRounds = 12
 
+// sweepEvery is how often parked sessions are looked over.
+const sweepEvery = time.Minute
+
 // BrokerOptions are what a Broker works with.
 type BrokerOptions struct {
 	Config  *config.Config
@@ -74,15 +77,43 @@ func NewBroker(o BrokerOptions) (*Broker, error) {
 			b.watches.changed(c)
 		}
 	})
+	b.wg.Go(func() {
+		tick := time.NewTicker(sweepEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				b.sweep(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	return b, nil
 }
 
+// sweep ends the parked sessions of accounts whose work has stopped for too
+// long: those who come back get their old mailbox.
+func (b *Broker) sweep(ctx context.Context) {
+	for _, address := range b.watches.parked() {
+		a, err := b.store.Account(ctx, address)
+		if err != nil {
+			b.log.Warn("a parked account could not be read", zap.String("account", address), zap.Error(err))
+			continue
+		}
+		stopped := a.State == store.Failed || a.State == store.Waiting
+		if l := b.lots[a.Identity.Domain]; stopped && l != nil && isStale(a, l.max, b.now()) {
+			b.watches.endParked(address)
+		}
+	}
+}
+
 // Close ends the parked sessions and everything that the Broker started, and
-// waits for it.
+// waits for it. No Login may begin any more.
 func (b *Broker) Close() {
 	b.cancel()
-	b.wg.Wait()
 	b.stop()
+	b.wg.Wait()
 	b.parking.close()
 	b.watches.wait()
 }

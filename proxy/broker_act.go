@@ -250,6 +250,7 @@ func (l *login) parkNow(ctx context.Context) (*upstream.Session, error) {
 		return nil, err
 	}
 	w := l.b.watches.add(l.id.Address(), func(s store.State) bool { return !parked(s) }, end)
+	w.markParked()
 	session.Conn = &watchedConn{Conn: session.Conn, watch: w}
 	if err := l.read(ctx); err != nil || l.facts.account == nil || !parked(l.facts.account.State) {
 		_ = session.Conn.Close()

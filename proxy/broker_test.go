@@ -620,3 +620,32 @@ func TestFlipEndsSessionsOnTheSource(t *testing.T) {
 		t.Error("the watch was kept")
 	}
 }
+
+// An account may flip after the decision and before anybody listens for it.
+func TestFlipBetweenDecisionAndSession(t *testing.T) {
+	for name, finish := range map[string]func(*login, context.Context) (*upstream.Session, error){
+		"relay to the source": (*login).relayToSource,
+		"park":                (*login).parkNow,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})
+			l, err := w.broker.newLogin(w.attempt(config.IMAP))
+			w.check(err)
+			defer l.discard()
+			w.check(l.read(w.ctx))
+			l.facts.source = l.ask(w.ctx, l.source)
+			w.check(w.claim().Flip(w.ctx, store.Active, 1))
+			session, err := finish(l, w.ctx)
+			if err != nil || session != nil {
+				t.Fatalf("%v %v", session, err)
+			}
+			if v := decide(l.facts); v.action != actAskTarget {
+				t.Errorf("then %+v", v)
+			}
+			if len(w.broker.watches.parked()) != 0 {
+				t.Error("the watch was kept")
+			}
+		})
+	}
+}

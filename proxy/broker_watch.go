@@ -25,6 +25,7 @@ type watch struct {
 	until   func(store.State) bool
 	end     func()        // may be nil
 	done    chan struct{} // closed when the change came
+	parked  bool          // its session is in a parked mailbox
 }
 
 // add begins a watch, which lasts until the account is written in a state for
@@ -59,13 +60,50 @@ func (w *watches) changed(c store.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for o := range w.byAddress[c.Address] {
-		if !o.until(c.State) {
-			continue
+		if o.until(c.State) {
+			w.endLocked(o)
 		}
-		w.removeLocked(o)
-		close(o.done)
-		if o.end != nil {
-			w.ends.Go(o.end)
+	}
+}
+
+func (w *watches) endLocked(o *watch) {
+	w.removeLocked(o)
+	close(o.done)
+	if o.end != nil {
+		w.ends.Go(o.end)
+	}
+}
+
+// markParked says that the watch's session is in a parked mailbox.
+func (o *watch) markParked() {
+	o.owner.mu.Lock()
+	defer o.owner.mu.Unlock()
+	o.parked = true
+}
+
+// parked lists the addresses with sessions in parked mailboxes.
+func (w *watches) parked() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var list []string
+	for address, set := range w.byAddress {
+		for o := range set {
+			if o.parked {
+				list = append(list, address)
+				break
+			}
+		}
+	}
+	return list
+}
+
+// endParked ends the parked sessions of an account.
+func (w *watches) endParked(address string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for o := range w.byAddress[address] {
+		if o.parked {
+			w.endLocked(o)
 		}
 	}
 }

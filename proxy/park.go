@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -112,7 +111,7 @@ func (p *parking) open(ctx context.Context, l *lot, a store.Account) (session *u
 	r := bufio.NewReader(client)
 	greeting, err := r.ReadString('\n')
 	if !stop() || err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("the parked mailbox did not open: %w", err), client.Close())
+		return nil, nil, errors.Join(errors.New("the parked mailbox did not open in time"), err, client.Close())
 	}
 	imapConn := <-conn.started
 	end = func() {

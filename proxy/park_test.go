@@ -438,3 +438,23 @@ func TestParkedCapabilities(t *testing.T) {
 		t.Errorf("%s, at the login %v", got, p.session.Capabilities)
 	}
 }
+
+// When nothing has moved for parking.max, who is parked comes back and gets his
+// old mailbox.
+func TestStoppedAccountsAreNotParkedForEver(t *testing.T) {
+	w := newWorld(t)
+	p := w.park()
+	w.check(w.claim().Release(w.ctx, store.Waiting, "for the test", time.Time{}, true))
+	w.broker.sweep(w.ctx)
+	if got := p.do("NOOP"); got != "a OK NOOP completed" {
+		t.Error(got)
+	}
+	w.broker.now = func() time.Time { return time.Now().Add(61 * time.Minute) }
+	w.broker.sweep(w.ctx)
+	if got := p.line(); !strings.HasPrefix(got, "* BYE ") {
+		t.Error(got)
+	}
+	if got := w.login(config.IMAP); got != "source" {
+		t.Error(got)
+	}
+}
