@@ -29,6 +29,7 @@ func TestClaimOrder(t *testing.T) {
 }
 
 func TestClaimGoesOnWhereWorkStopped(t *testing.T) {
+	s := openDir(t, t.TempDir())
 	for _, c := range []struct {
 		state  State
 		origin Origin
@@ -37,9 +38,8 @@ func TestClaimGoesOnWhereWorkStopped(t *testing.T) {
 		{Waiting, OriginFree, Provisioning}, {Failed, OriginCreated, Copying},
 		{Provisioning, OriginUnknown, Provisioning}, {Copying, OriginAdopted, Copying}, {Active, OriginCreated, Active},
 	} {
-		s := openDir(t, t.TempDir())
-		put(t, s, "anna", c.state, c.origin)
-		_, err := s.w.ExecContext(t.Context(), "UPDATE accounts SET due = 1")
+		a := put(t, s, string(c.state), c.state, c.origin)
+		_, err := s.w.ExecContext(t.Context(), "UPDATE accounts SET due = 1 WHERE id = $1", a.ID)
 		ok(t, err)
 		if have := claim(t, s).Account.State; have != c.want {
 			t.Errorf("%s: claimed as %s", c.state, have)
@@ -185,6 +185,21 @@ func TestNewPasswordIsNotForgotten(t *testing.T) {
 		if (next != nil) != due {
 			t.Errorf("%s: claimed again: %v", password, next != nil)
 		}
+	}
+}
+
+// TestPasswordBeforeTheClaimIsNoNews: a worker that failed with the newest
+// password waits as long as it said.
+func TestPasswordBeforeTheClaimIsNoNews(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := begin(t, s, "anna", "secret")
+	_, err := s.SealPassword(t.Context(), a.ID, config.NewSecret("newer"))
+	ok(t, err)
+	c := claim(t, s)
+	later := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	ok(t, c.Release(t.Context(), Waiting, "no room", later, true))
+	if !c.Account.Due.Equal(later) {
+		t.Errorf("due %v, not %v", c.Account.Due, later)
 	}
 }
 
