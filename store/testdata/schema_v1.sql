@@ -122,6 +122,16 @@ CREATE TABLE quarantine_chunks (
     PRIMARY KEY (quarantine_id, position)
 );
 
+CREATE TABLE refusals (
+    folder_id          BIGINT NOT NULL REFERENCES folders (id),
+    source_uidvalidity BIGINT NOT NULL,
+    source_uid         BIGINT NOT NULL,
+    alone              BOOLEAN NOT NULL,
+    outlived           BOOLEAN NOT NULL,
+    reason             TEXT NOT NULL,
+    PRIMARY KEY (folder_id, source_uidvalidity, source_uid)
+);
+
 CREATE TABLE runs (
     folder_id          BIGINT NOT NULL REFERENCES folders (id),
     source_uidvalidity BIGINT NOT NULL,

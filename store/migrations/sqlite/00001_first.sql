@@ -128,6 +128,17 @@ CREATE TABLE quarantine_chunks (
     PRIMARY KEY (quarantine_id, position)
 );
 
+-- Messages that the target refused, until they are set aside or taken.
+CREATE TABLE refusals (
+    folder_id          BIGINT NOT NULL REFERENCES folders (id),
+    source_uidvalidity BIGINT NOT NULL,
+    source_uid         BIGINT NOT NULL,
+    alone              BOOLEAN NOT NULL,
+    outlived           BOOLEAN NOT NULL,
+    reason             TEXT NOT NULL,
+    PRIMARY KEY (folder_id, source_uidvalidity, source_uid)
+);
+
 CREATE TABLE events (
     id      INTEGER PRIMARY KEY,
     at      BIGINT NOT NULL,
