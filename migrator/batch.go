@@ -18,6 +18,9 @@ const (
 	maxBatchOctets = 8 << 20
 )
 
+// errCuts is the reason of a message that the target never answered.
+var errCuts = errors.New("the target cut the connection at it three times")
+
 // batch is an intent that is being sent.
 type batch struct {
 	intent store.Intent
@@ -92,7 +95,13 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 	if c.dest.Has("LITERAL+") && c.dest.Has("UIDPLUS") {
 		ahead = 2 // the next one is on its way while the target commits
 	}
-	for _, group := range c.plan(metas) {
+	groups, fatal := c.plan(metas)
+	for _, uid := range fatal {
+		if err := c.refuse(ctx, c.f, []uint32{uid}, true, errCuts); err != nil {
+			return err
+		}
+	}
+	for _, group := range groups {
 		if c.stop.Err() != nil {
 			return errStopped
 		}
@@ -110,7 +119,7 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 
 // plan parts messages into batches. One at which the target has cut the
 // connection goes alone; one at which it did so three times is not sent.
-func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta) {
+func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []uint32) {
 	var group []imapwire.Meta
 	var octets int64
 	end := func() {
@@ -122,7 +131,7 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta) {
 	for _, m := range metas {
 		switch cuts := c.m.memory.cuts(c.claim.Account.ID, c.f, m.UID); {
 		case cuts >= maxCuts:
-			c.suspect(c.f, m, errors.New("the target cut the connection at it three times"))
+			fatal = append(fatal, m.UID)
 			continue
 		case cuts > 0:
 			end()
@@ -135,7 +144,7 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta) {
 		octets += m.Size
 	}
 	end()
-	return groups
+	return groups, fatal
 }
 
 // send commits the intent of a batch and streams it to the target. The batch

@@ -97,13 +97,24 @@ func newBench(t testing.TB, sourcePort, targetPort int, driver provision.Driver)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s, err := store.Open(context.Background(), config.State{URL: "sqlite://" + filepath.Join(dir, "db"), KeyFile: filepath.Join(dir, "key")}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return &bench{store: s, domains: domains, driver: driver}
+}
+
+// memoryDir is a directory in memory where the system has one: the tests make
+// many databases, and a disk's syncs take most of their time.
+func memoryDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "migproxy-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (b *bench) options(t testing.TB) migrator.Options {

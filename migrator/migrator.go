@@ -90,7 +90,11 @@ func New(o Options) (*Migrator, error) {
 // Run works until the context ends, and returns when every worker has put its
 // account down.
 func (m *Migrator) Run(ctx context.Context) error {
-	if err := m.o.Store.TakeBack(ctx, m.o.Owner); err != nil {
+	err := m.o.Store.TakeBack(ctx, m.o.Owner)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("take back the work of the process before: %w", err)
 	}
 	var all sync.WaitGroup

@@ -24,6 +24,9 @@ func (j *job) copyAll(ctx context.Context) error {
 	if err := j.settleOld(ctx); err != nil {
 		return err
 	}
+	if err := j.recallRefusals(ctx); err != nil {
+		return err
+	}
 	for range maxPasses {
 		folders, err := j.folders(ctx)
 		if err != nil {
@@ -215,7 +218,7 @@ func (j *job) missing(ctx context.Context, f *folder, exists uint32) ([]uint32, 
 	settled := newLedger(runs)
 	var missing []uint32
 	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
-		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(f.ID, m.UID) {
+		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(messageKey{f.ID, f.SourceUIDValidity, m.UID}) {
 			missing = append(missing, m.UID)
 		}
 		return nil

@@ -1,6 +1,7 @@
 package migrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,34 +42,83 @@ func quotaHalt(err error) error {
 	return h
 }
 
-// suspect is a message that was refused alone. It is set aside once the target
-// has accepted another message after it on the same connection.
+// suspect is a message that was refused. It is set aside once it was refused
+// alone and the target has accepted another message afterwards; both are in
+// the store, so that a crash forgets nothing that cannot be seen again.
 type suspect struct {
-	folder *folder
-	meta   imapwire.Meta
-	reason string
-	since  int // of suspects.accepted, when it was first refused
+	messageKey
+	alone, outlived bool
+	reason          string
 }
 
-// suspects of one run, which has one connection that mail is sent on.
-type suspects struct {
-	all      []suspect
-	accepted int // batches accepted so far on this connection
-	refused  map[messageKey]int
-}
+// suspects of one run.
+type suspects map[messageKey]*suspect
 
-func (s *suspects) has(folderID int64, uid uint32) bool {
-	return slices.ContainsFunc(s.all, func(x suspect) bool { return x.folder.ID == folderID && x.meta.UID == uid })
-}
+// has reports whether a message is not to be sent any more in this run.
+func (s suspects) has(k messageKey) bool { return s[k] != nil && s[k].alone }
 
-// noteRefused remembers since when a message is refused, alone or with others.
-func (s *suspects) noteRefused(k messageKey) {
-	if s.refused == nil {
-		s.refused = map[messageKey]int{}
+// alone lists those that were refused alone, as they were refused first or not.
+func (s suspects) alone(outlived bool) []*suspect {
+	var list []*suspect
+	for _, x := range s {
+		if x.alone && x.outlived == outlived {
+			list = append(list, x)
+		}
 	}
-	if _, known := s.refused[k]; !known {
-		s.refused[k] = s.accepted
+	slices.SortFunc(list, func(a, b *suspect) int {
+		return cmp.Or(cmp.Compare(a.folderID, b.folderID), cmp.Compare(a.uid, b.uid))
+	})
+	return list
+}
+
+// refuse commits that messages were refused.
+func (j *job) refuse(ctx context.Context, f *folder, uids []uint32, alone bool, reason error) error {
+	var notes []store.Refusal
+	for _, uid := range uids {
+		k := messageKey{f.ID, f.SourceUIDValidity, uid}
+		if j.suspects[k] == nil {
+			j.suspects[k] = &suspect{messageKey: k}
+		}
+		j.suspects[k].alone = j.suspects[k].alone || alone
+		j.suspects[k].reason = reason.Error()
+		notes = append(notes, store.Refusal{FolderID: f.ID, SourceUID: uid, Alone: alone, Reason: reason.Error()})
+		if alone {
+			j.m.metrics.errors.WithLabelValues(errorRefused).Inc()
+			j.log.Warn("the target refuses a message", zap.String("folder", f.Source), zap.Uint32("uid", uid), zap.Error(reason))
+		}
 	}
+	return j.claim.NoteRefusals(ctx, notes...)
+}
+
+// outlive commits that the target has accepted a message after the refusals.
+func (j *job) outlive(ctx context.Context) error {
+	fresh := false
+	for _, x := range j.suspects {
+		fresh = fresh || !x.outlived
+		x.outlived = true
+	}
+	if !fresh {
+		return nil
+	}
+	return j.claim.OutliveRefusals(ctx)
+}
+
+// recallRefusals takes up what an earlier run knew for sure. What it did not
+// know for sure begins anew on this connection.
+func (j *job) recallRefusals(ctx context.Context) error {
+	if err := j.claim.ForgetRefusals(ctx); err != nil {
+		return err
+	}
+	kept, err := j.claim.Refusals(ctx)
+	if err != nil {
+		return err
+	}
+	j.suspects = suspects{}
+	for _, r := range kept {
+		k := messageKey{r.FolderID, r.SourceUIDValidity, r.SourceUID}
+		j.suspects[k] = &suspect{messageKey: k, alone: r.Alone, outlived: true, reason: r.Reason}
+	}
+	return nil
 }
 
 // resend sends again, in smaller parts, what was refused together, until each
@@ -80,21 +130,25 @@ func (c *copier) resend(ctx context.Context, p *part, alone bool) error {
 	if isStatusCode(p.refused, "TRYCREATE", "NONEXISTENT") {
 		return again(errorTarget, fmt.Errorf("the target's folder %s is gone: %w", c.f.Target, p.refused))
 	}
-	for _, m := range p.messages {
-		c.suspects.noteRefused(messageKey{c.f.ID, c.f.SourceUIDValidity, m.meta.UID})
-	}
-	n := len(p.messages)
-	if n == 0 {
+	if len(p.messages) == 0 {
 		return nil
 	}
+	var metas []imapwire.Meta
+	var uids []uint32
+	for _, m := range p.messages {
+		metas, uids = append(metas, m.meta), append(uids, m.meta.UID)
+	}
+	if err := c.refuse(ctx, c.f, uids, alone, p.refused); err != nil {
+		return err
+	}
 	if alone {
-		return c.refusedAlone(p.messages[0].meta, p.refused)
+		if len(c.suspects.alone(false)) > maxSuspects {
+			return &halt{state: store.Waiting, retry: true, reason: errorRefused,
+				err: fmt.Errorf("the target refuses one message after the other: see its log; it goes on when it takes them: %w", p.refused)}
+		}
+		return nil
 	}
-	metas := make([]imapwire.Meta, n)
-	for i, m := range p.messages {
-		metas[i] = m.meta
-	}
-	for _, half := range [][]imapwire.Meta{metas[:n/2], metas[n/2:]} {
+	for _, half := range [][]imapwire.Meta{metas[:len(metas)/2], metas[len(metas)/2:]} {
 		if len(half) == 0 {
 			continue
 		}
@@ -108,74 +162,52 @@ func (c *copier) resend(ctx context.Context, p *part, alone bool) error {
 	return nil
 }
 
-func (c *copier) refusedAlone(meta imapwire.Meta, refusal error) error {
-	c.suspect(c.f, meta, refusal)
-	open := 0
-	for _, s := range c.suspects.all {
-		if s.since >= c.suspects.accepted {
-			open++
-		}
-	}
-	if open > maxSuspects {
-		return &halt{state: store.Waiting, retry: true, reason: errorRefused,
-			err: fmt.Errorf("the target refuses one message after the other: see its log; it goes on when it takes them: %w", refusal)}
-	}
-	return nil
-}
-
-// suspect keeps a message that was refused alone until its neighbours have shown
-// whether it is the message or the target.
-func (j *job) suspect(f *folder, meta imapwire.Meta, reason error) {
-	k := messageKey{f.ID, f.SourceUIDValidity, meta.UID}
-	j.suspects.noteRefused(k)
-	j.suspects.all = append(j.suspects.all, suspect{folder: f, meta: meta, reason: reason.Error(), since: j.suspects.refused[k]})
-	j.m.metrics.errors.WithLabelValues(errorRefused).Inc()
-	j.log.Warn("the target refuses a message", zap.String("folder", f.Source), zap.Uint32("uid", meta.UID), zap.Error(reason))
-}
-
-// putConfirmedAside keeps the octets of each suspect after which another
-// message was accepted.
+// putConfirmedAside keeps the octets of each message that was refused alone and
+// after which another one was accepted.
 func (j *job) putConfirmedAside(ctx context.Context, folders []*folder) error {
-	opened := ""
-	for _, s := range slices.Clone(j.suspects.all) {
-		if s.since >= j.suspects.accepted {
-			continue
+	var opened *folder
+	for _, s := range j.suspects.alone(true) {
+		at := slices.IndexFunc(folders, func(f *folder) bool { return f.ID == s.folderID })
+		if at < 0 || !folders[at].listed || folders[at].SourceUIDValidity != s.validity {
+			continue // it is gone from the source
 		}
-		at := slices.IndexFunc(folders, func(f *folder) bool { return f.ID == s.folder.ID })
-		if at < 0 || !folders[at].listed {
-			continue
-		}
-		f := folders[at]
-		if opened != f.Source {
+		if f := folders[at]; opened != f {
 			if _, err := j.source.Examine(ctx, f.Source); err != nil {
 				return again(errorSource, fmt.Errorf("the source's folder %s: %w", f.Source, err))
 			}
-			opened = f.Source
+			opened = f
 		}
-		if err := j.putAside(ctx, f, s); err != nil {
+		metas, err := j.list(ctx, []uint32{s.uid})
+		if err != nil {
 			return err
 		}
-		j.suspects.all = slices.DeleteFunc(j.suspects.all, func(x suspect) bool {
-			return x.folder.ID == s.folder.ID && x.meta.UID == s.meta.UID
-		})
+		if len(metas) > 0 {
+			if err := j.putAside(ctx, opened, metas[0], s.reason); err != nil {
+				return err
+			}
+		}
+		delete(j.suspects, s.messageKey)
 	}
 	return nil
 }
 
-func (j *job) putAside(ctx context.Context, f *folder, s suspect) error {
+func (j *job) putAside(ctx context.Context, f *folder, meta imapwire.Meta, reason string) error {
 	j.m.step(stepAsideBefore)
 	kept := false
 	var failure error
 	d := newDigester()
-	err := j.source.FetchBodies(ctx, []uint32{s.meta.UID}, func(_ uint32, _ int64, r io.Reader) error {
-		entry := &store.SetAside{FolderID: f.ID, FolderName: f.Source, SourceUID: s.meta.UID,
-			Flags: s.meta.Flags, Date: s.meta.Date, Reason: s.reason}
+	err := j.source.FetchBodies(ctx, []uint32{meta.UID}, func(_ uint32, _ int64, r io.Reader) error {
+		entry := &store.SetAside{FolderID: f.ID, FolderName: f.Source, SourceUID: meta.UID,
+			Flags: meta.Flags, Date: meta.Date, Reason: reason}
 		failure = j.claim.PutAside(ctx, entry, &summing{r: r, d: d, m: entry})
+		if errors.Is(failure, store.ErrRecorded) { // before a crash
+			failure = nil
+		}
 		kept = failure == nil
 		return failure
 	})
 	if failure != nil {
-		return fmt.Errorf("set UID %d of %s aside: %w", s.meta.UID, f.Source, failure)
+		return fmt.Errorf("set UID %d of %s aside: %w", meta.UID, f.Source, failure)
 	}
 	if err != nil && !isStatus(err) {
 		return again(errorSource, fmt.Errorf("fetch from %s: %w", f.Source, err))
@@ -184,7 +216,7 @@ func (j *job) putAside(ctx context.Context, f *folder, s suspect) error {
 		return nil
 	}
 	j.m.step(stepAsideAfter)
-	j.event(ctx, fmt.Sprintf("'%s': message UID %d of %s is refused by the target and was set aside: %s", j.address, s.meta.UID, f.Source, s.reason))
+	j.event(ctx, fmt.Sprintf("'%s': message UID %d of %s is refused by the target and was set aside: %s", j.address, meta.UID, f.Source, reason))
 	return nil
 }
 
@@ -199,8 +231,7 @@ func (s *summing) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	_, _ = s.d.Write(p[:n]) // never fails
 	if errors.Is(err, io.EOF) {
-		sum := s.d.sum()
-		s.m.Digest, s.m.Octets = sum.canonical, sum.octets
+		s.m.Digest = s.d.sum().canonical
 	}
 	return n, err
 }
@@ -208,12 +239,12 @@ func (s *summing) Read(p []byte) (int, error) {
 // unresolved ends the work while a message is refused and no other one showed
 // that the target takes mail.
 func (j *job) unresolved() error {
-	if len(j.suspects.all) == 0 {
+	open := j.suspects.alone(false)
+	if len(open) == 0 {
 		return nil
 	}
-	s := j.suspects.all[0]
 	return &halt{state: store.Waiting, retry: true, reason: errorRefused,
-		err: fmt.Errorf("the target refuses the message with UID %d in %s, and there was no other to show whether it takes any: see its log: %s", s.meta.UID, s.folder.Source, s.reason)}
+		err: fmt.Errorf("the target refuses a message (UID %d), and there was no other to show whether it takes any: see its log: %s", open[0].uid, open[0].reason)}
 }
 
 // tooManyAside asks the administrator before an account flips without many of

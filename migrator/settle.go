@@ -112,16 +112,16 @@ func (c *copier) settle(ctx context.Context, b *batch, pairs []landed) error {
 	if err != nil {
 		return err
 	}
-	if err := c.settled(ctx, c.f, &b.intent, done); err != nil {
-		return err
-	}
 	for _, p := range pairs {
 		c.m.memory.clearCuts(c.claim.Account.ID, c.f, p.message.meta.UID)
+		delete(c.suspects, messageKey{c.f.ID, c.f.SourceUIDValidity, p.message.meta.UID})
 	}
 	if len(pairs) > 0 {
-		c.suspects.accepted++
+		if err := c.outlive(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.settled(ctx, c.f, &b.intent, done)
 }
 
 func (j *job) settled(ctx context.Context, f *folder, in *store.Intent, done []store.Message) error {
@@ -312,6 +312,13 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent) e
 		}
 	}
 	j.m.step(stepLooked)
+	if len(done) > 0 {
+		// It was sent after every refusal that is noted: at a refusal nothing
+		// else is under way.
+		if err := j.claim.OutliveRefusals(ctx); err != nil {
+			return err
+		}
+	}
 	return j.settled(ctx, f, &in, done)
 }
 
