@@ -112,7 +112,7 @@ func (c *Client) Events(ctx context.Context, address string, follow bool, f func
 		switch {
 		case follow && ctx.Err() != nil:
 			return nil
-		case follow && errors.Is(err, io.EOF):
+		case follow && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 			return errors.New("the server has ended; begin again when it is back")
 		case errors.Is(err, io.EOF):
 			return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"time"
 
 	"migproxy/store"
 )
@@ -46,10 +47,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		if after, err = s.writeEvents(r.Context(), out, address, after); err != nil {
 			panic(http.ErrAbortHandler) // the client sees a cut, not an end
 		}
-		if changes == nil || http.NewResponseController(w).Flush() != nil {
-			return
-		}
-		if !awaitEvent(r.Context(), changes) {
+		if changes == nil || http.NewResponseController(w).Flush() != nil || !awaitEvent(r.Context(), changes) {
+			// The end of the answer is a write as well.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 			return
 		}
 	}

@@ -48,8 +48,10 @@ type finding struct {
 	settings *config.Server
 	probe    upstream.Probe
 	err      error
-	// loggedIn is set where the capabilities after a login are known.
+	// loggedIn is set where the capabilities after a login are known; loginErr
+	// where the migration account of parking could not be logged in.
 	loggedIn []string
+	loginErr error
 }
 
 func (f *finding) name() string { return f.side + " " + string(f.protocol) }
@@ -77,14 +79,14 @@ func check(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if err := writeFindings(out, findings); err != nil {
 		return err
 	}
-	unreachable := 0
+	unusable := 0
 	for _, f := range findings {
-		if f.err != nil {
-			unreachable++
+		if f.err != nil || f.loginErr != nil {
+			unusable++
 		}
 	}
-	if unreachable > 0 {
-		return fmt.Errorf("%d of %d servers cannot be used as the settings say; see the table", unreachable, len(findings))
+	if unusable > 0 {
+		return fmt.Errorf("%d of %d servers cannot be used as the settings say; see the notes", unusable, len(findings))
 	}
 	return nil
 }
@@ -120,7 +122,7 @@ func probe(ctx context.Context, f *finding) {
 	if f.side != "target" || f.protocol != config.IMAP || parking.Mode != config.ParkAccount {
 		return
 	}
-	f.loggedIn, f.err = capabilitiesOf(ctx, f.server, parking)
+	f.loggedIn, f.loginErr = capabilitiesOf(ctx, f.server, parking)
 }
 
 func capabilitiesOf(ctx context.Context, server *upstream.Server, parking config.Parking) ([]string, error) {

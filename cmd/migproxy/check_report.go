@@ -107,10 +107,13 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 			all = append(all, fmt.Sprintf("%s: cannot be used: %v", f.name(), f.err))
 			continue
 		}
+		if f.loginErr != nil {
+			all = append(all, fmt.Sprintf("%s: parking cannot work: %v", f.name(), f.loginErr))
+		}
 		if f.probe.TLSVersion == "" && !loopback(f.probe.Remote) {
 			all = append(all, fmt.Sprintf("%s: PASSWORDS AND MAIL GO OVER THE NETWORK IN THE CLEAR: set tls to starttls or implicit", f.name()))
 		}
-		all = append(all, trustNote(f))
+		all = append(all, trustNote(f, findings))
 	}
 	all = append(all, copyNotes(findings)...)
 	if domain.Source.POP3 != nil && domain.Target.POP3 == nil {
@@ -127,19 +130,30 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 }
 
 // trustNote says what is known about whether the server believes the client
-// addresses that it is told. Without a login that cannot be seen over IMAP.
-func trustNote(f *finding) string {
+// addresses that it is told. Over IMAP that cannot be seen without a login,
+// but the same server's POP3 gives it away.
+func trustNote(f *finding, findings []*finding) string {
 	const advice = "a Dovecot needs this server's address in login_trusted_networks, or its penalty for wrong passwords hits every user at once"
 	switch {
 	case f.protocol == config.POP3 && f.probe.TakesClientAddress:
 		return f.name() + ": believes our client addresses (it offers XCLIENT)"
 	case f.protocol == config.POP3:
 		return f.name() + ": DOES NOT BELIEVE OUR CLIENT ADDRESSES (no XCLIENT): " + advice
-	case f.probe.TakesClientAddress:
-		return f.name() + ": takes client addresses (ID), but only after a login could it be seen whether it believes them: " + advice
-	default:
+	case !f.probe.TakesClientAddress:
 		return f.name() + ": TAKES NO CLIENT ADDRESSES (no ID): all users seem to come from this server; exempt its address from the other server's limits"
+	case slices.ContainsFunc(findings, func(other *finding) bool {
+		return other.side == f.side && other.protocol == config.POP3 && other.err == nil && other.probe.TakesClientAddress && sameHost(f, other)
+	}):
+		return f.name() + ": takes client addresses (ID), and believes them if it is the same Dovecot as the POP3 server on this host, which does"
+	default:
+		return f.name() + ": takes client addresses (ID), but only after a login could it be seen whether it believes them: " + advice
 	}
+}
+
+func sameHost(a, b *finding) bool {
+	hostA, _, errA := net.SplitHostPort(a.probe.Remote)
+	hostB, _, errB := net.SplitHostPort(b.probe.Remote)
+	return errA == nil && errB == nil && hostA == hostB
 }
 
 // copyNotes says how the copy will be.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -344,77 +343,5 @@ func TestLogFollow(t *testing.T) {
 	cancel()
 	if s := <-status; s != exitDone {
 		t.Errorf("status %d after Ctrl-C", s)
-	}
-}
-
-// imapServer says these lines to whoever connects: a greeting, and an answer
-// to CAPABILITY. It ends with the test.
-func imapServer(t *testing.T, greeting, capabilities string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go speakIMAP(c, greeting, capabilities)
-		}
-	}()
-	return l.Addr().String()
-}
-
-func speakIMAP(c net.Conn, greeting, capabilities string) {
-	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprintf(c, "* OK %s\r\n", greeting)
-	buf, rest := make([]byte, 4096), ""
-	for {
-		n, err := c.Read(buf)
-		if err != nil {
-			return
-		}
-		rest += string(buf[:n])
-		for {
-			line, after, whole := strings.Cut(rest, "\r\n")
-			if !whole {
-				break
-			}
-			rest = after
-			tag, command, _ := strings.Cut(line, " ")
-			if strings.EqualFold(command, "CAPABILITY") {
-				fmt.Fprintf(c, "* CAPABILITY %s\r\n", capabilities)
-			}
-			fmt.Fprintf(c, "%s OK done\r\n", tag)
-		}
-	}
-}
-
-func TestCheck(t *testing.T) {
-	source := imapServer(t, "Old Server \x1b[31mready", "IMAP4rev1 ID NAMESPACE")
-	target := imapServer(t, "New Server ready", "IMAP4rev1 UIDPLUS LITERAL+ SPECIAL-USE IDLE")
-	o := runCLI(t, "check", "--config", settingsFile(t, source, target))
-	if o.status != exitDone || o.stderr != "" {
-		t.Errorf("%+v", o)
-	}
-	// Ports have as many digits as they like: the columns follow.
-	hide := strings.NewReplacer(source, "SOURCE", target, "TARGET")
-	golden(t, "check", regexp.MustCompile(` +`).ReplaceAllString(hide.Replace(o.stdout), " "))
-
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := gone.Close(); err != nil {
-		t.Fatal(err)
-	}
-	o = runCLI(t, "check", "--config", settingsFile(t, source, gone.Addr().String()))
-	if o.status != exitFailed || !strings.Contains(o.stdout, "target imap: cannot be used") ||
-		!strings.Contains(o.stderr, "1 of 2 servers cannot be used") {
-		t.Errorf("%+v", o)
 	}
 }

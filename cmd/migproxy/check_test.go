@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/upstream"
+)
+
+// imapServer says these lines to whoever connects: a greeting, and an answer
+// to CAPABILITY. It ends with the test.
+func imapServer(t *testing.T, greeting, capabilities string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go speakIMAP(c, greeting, capabilities)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func speakIMAP(c net.Conn, greeting, capabilities string) {
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(c, "* OK %s\r\n", greeting)
+	buf, rest := make([]byte, 4096), ""
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		rest += string(buf[:n])
+		for {
+			line, after, whole := strings.Cut(rest, "\r\n")
+			if !whole {
+				break
+			}
+			rest = after
+			tag, command, _ := strings.Cut(line, " ")
+			if strings.EqualFold(command, "CAPABILITY") {
+				fmt.Fprintf(c, "* CAPABILITY %s\r\n", capabilities)
+			}
+			fmt.Fprintf(c, "%s OK done\r\n", tag)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	source := imapServer(t, "Old Server \x1b[31mready", "IMAP4rev1 ID NAMESPACE")
+	target := imapServer(t, "New Server ready", "IMAP4rev1 UIDPLUS LITERAL+ SPECIAL-USE IDLE")
+	o := runCLI(t, "check", "--config", settingsFile(t, source, target))
+	if o.status != exitDone || o.stderr != "" {
+		t.Errorf("%+v", o)
+	}
+	// Ports have as many digits as they like: the columns follow.
+	hide := strings.NewReplacer(source, "SOURCE", target, "TARGET")
+	golden(t, "check", regexp.MustCompile(` +`).ReplaceAllString(hide.Replace(o.stdout), " "))
+
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o = runCLI(t, "check", "--config", settingsFile(t, source, gone.Addr().String()))
+	if o.status != exitFailed || !strings.Contains(o.stdout, "target imap: cannot be used") ||
+		!strings.Contains(o.stderr, "1 of 2 servers cannot be used") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// What check says about each thing that a server can be.
+func TestCheckNotes(t *testing.T) {
+	domain := &config.Domain{Source: config.Source{POP3: &config.Server{}}, Adopt: true}
+	imap := func(change func(*finding)) *finding {
+		f := &finding{side: "target", protocol: config.IMAP, probe: upstream.Probe{Remote: "192.0.2.1:993", TLSVersion: "TLS 1.3", TakesClientAddress: true}}
+		change(f)
+		return f
+	}
+	pop3 := func(host string, believes bool) *finding {
+		return &finding{side: "target", protocol: config.POP3, probe: upstream.Probe{Remote: host + ":995", TLSVersion: "TLS 1.3", TakesClientAddress: believes}}
+	}
+	whole := []string{"UIDPLUS", "MULTIAPPEND", "LITERAL+", "SPECIAL-USE"}
+	for _, c := range []struct {
+		name      string
+		findings  []*finding
+		want, not string
+	}{
+		{"in the clear", []*finding{imap(func(f *finding) { f.probe.TLSVersion = "" })}, "target imap: PASSWORDS AND MAIL GO OVER THE NETWORK IN THE CLEAR", ""},
+		{"in the clear on this machine", []*finding{imap(func(f *finding) { f.probe.TLSVersion, f.probe.Remote = "", "[::1]:143" })}, "", "IN THE CLEAR"},
+		{"unreachable", []*finding{imap(func(f *finding) { f.err = errors.New("refused") })}, "target imap: cannot be used: refused", "UIDPLUS"},
+		{"parking", []*finding{imap(func(f *finding) { f.loginErr = errors.New("miss") })}, "parking cannot work: miss", ""},
+		{"no ID", []*finding{imap(func(f *finding) { f.probe.TakesClientAddress = false })}, "TAKES NO CLIENT ADDRESSES", "login_trusted_networks"},
+		{"ID", []*finding{imap(func(*finding) {})}, "login_trusted_networks", "BELIEVE"},
+		{"ID and a POP3 that trusts", []*finding{imap(func(*finding) {}), pop3("192.0.2.1", true)}, "believes them if it is the same Dovecot", "login_trusted_networks"},
+		{"ID and another host's POP3", []*finding{imap(func(*finding) {}), pop3("192.0.2.2", true)}, "only after a login", "same Dovecot"},
+		{"POP3 that does not trust", []*finding{pop3("192.0.2.1", false)}, "DOES NOT BELIEVE OUR CLIENT ADDRESSES", ""},
+		{"not shown before login", []*finding{imap(func(*finding) {})}, "if the target has no UIDPLUS after login", "the target has no UIDPLUS: "},
+		{"shown", []*finding{imap(func(f *finding) { f.probe.Capabilities = whole })}, "kept: folders", "UIDPLUS"},
+		{"shown after login", []*finding{imap(func(f *finding) { f.loggedIn = whole[1:] })}, "the target has no UIDPLUS: what arrived is settled by looking", "MULTIAPPEND"},
+		{"POP3 users", []*finding{imap(func(*finding) {})}, "the target has no pop3", ""},
+		{"adopt", []*finding{imap(func(*finding) {})}, "adopt: accounts that the target has", ""},
+		{"mail flow", nil, "all three roads", ""},
+	} {
+		got := strings.Join(notes(domain, c.findings), "\n")
+		if !strings.Contains(got, c.want) || (c.not != "" && strings.Contains(got, c.not)) {
+			t.Errorf("%s: want %q and not %q in\n%s", c.name, c.want, c.not, got)
+		}
+	}
+}
