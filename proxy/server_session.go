@@ -137,7 +137,7 @@ func (t *session) ended(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		t.bye(TimedOut)
 	}
-	if errors.Is(err, errLineTooLong) || errors.Is(err, errLiteralTooLong) {
+	if errors.Is(err, errLineTooLong) || errors.Is(err, errLiteralTooLong) || errors.Is(err, errTooManyBad) {
 		t.conn.discard()
 	}
 	if !errors.Is(err, io.EOF) {
