@@ -146,7 +146,8 @@ func (s *testServer) serve(c net.Conn) {
 		tag, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		verb, args, _ := strings.Cut(rest, " ")
 		switch {
-		case err != nil || strings.EqualFold(verb, "LOGOUT"):
+		case strings.EqualFold(verb, "LOGOUT"): // it is for the client to close
+		case err != nil:
 			if in {
 				s.left()
 			}
@@ -178,7 +179,8 @@ func (s *testServer) servePOP3(c net.Conn, r *bufio.Reader) {
 		line, err := r.ReadString('\n')
 		verb, args, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
 		switch verb = strings.ToUpper(verb); {
-		case err != nil || verb == "QUIT":
+		case verb == "QUIT":
+		case err != nil:
 			if in {
 				s.left()
 			}

@@ -363,21 +363,28 @@ func TestFiveFirstLoginsBeginOnce(t *testing.T) {
 }
 
 // An account that flips while the servers answer is decided by its new state:
-// the source's password must not open the source.
+// the source's password must not open the source, and the target's is right
+// although the source does not know it.
 func TestStateIsReadAgainAfterTheAnswers(t *testing.T) {
-	w := newWorld(t)
-	w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})
-	w.source.change = func() {
-		c, err := w.store.ClaimNext(w.ctx, "test", time.Minute)
-		if err == nil {
-			err = c.Flip(w.ctx, store.Active, c.Account.PasswordVersion)
+	for _, tt := range []struct{ source, target, want string }{
+		{"yes", "miss", "miss"}, {"miss", "yes", "target"}, {"unavailable", "yes", "target"},
+	} {
+		w := newWorld(t)
+		w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})
+		w.source.set(tt.source)
+		w.target.set(tt.target)
+		w.source.change = func() {
+			c, err := w.store.ClaimNext(w.ctx, "test", time.Minute)
+			if err == nil {
+				err = c.Flip(w.ctx, store.Active, c.Account.PasswordVersion)
+			}
+			if err != nil {
+				t.Error(err)
+			}
 		}
-		if err != nil {
-			t.Error(err)
+		if got := w.login(config.IMAP); got != tt.want || w.target.count() != 1 {
+			t.Errorf("source %s: %s, target asked %d times", tt.source, got, w.target.count())
 		}
-	}
-	if got := w.login(config.IMAP); got != "miss" || w.target.count() != 1 {
-		t.Errorf("%s, target asked %d times", got, w.target.count())
 	}
 }
 
@@ -541,7 +548,11 @@ func TestHold(t *testing.T) {
 
 // Somebody who logs in for anna with a password of his own.
 func TestDelegatedLogin(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(c *config.Config) {
+		other := c.Domains[0]
+		other.Name = "other.example"
+		c.Domains = append(c.Domains, other)
+	})
 	a := &Attempt{Protocol: config.IMAP, Login: "boss@example.com", Authzid: anna, Password: config.NewSecret(password)}
 	a.Identity = resolve(w.cfg, a)
 	if got := w.result(w.broker.Login(w.ctx, a)); got != "source" {
@@ -560,9 +571,14 @@ func TestDelegatedLogin(t *testing.T) {
 	if acc, _ := w.account(); acc.PasswordVersion != 1 {
 		t.Error("another's password was sealed for anna")
 	}
-	a.Authzid = "anna@elsewhere.example"
-	if got := w.result(w.broker.Login(w.ctx, a)); got != "miss" {
-		t.Error(got)
+	// A password of one domain is shown to no server of another.
+	w.target.recount()
+	w.source.recount()
+	for _, authzid := range []string{"anna@elsewhere.example", "anna@other.example"} {
+		a.Authzid = authzid
+		if got := w.result(w.broker.Login(w.ctx, a)); got != "miss" || w.target.count()+w.source.count() != 0 {
+			t.Errorf("%s: %s", authzid, got)
+		}
 	}
 	// One's own address is no other identity.
 	a = w.attempt(config.IMAP)
