@@ -316,41 +316,6 @@ func TestMissesCountUntilALogin(t *testing.T) {
 	}
 }
 
-func TestMissesCountUntilALogin(t *testing.T) {
-	b := newBackend(t)
-	f := start(t, authFunc(func(ctx context.Context, a *Attempt) (*upstream.Session, error) {
-		switch a.Password.Reveal() {
-		case "right":
-			return b.Login(ctx, a)
-		case "source away":
-			return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: errTargetMissed}
-		}
-		return rejecting(upstream.Miss)(ctx, a)
-	}))
-	failures := func() int {
-		f.failures.mu.Lock()
-		defer f.failures.mu.Unlock()
-		if r := f.failures.accounts.get("user@example.com"); r != nil {
-			return r.count(time.Now())
-		}
-		return 0
-	}
-	p := f.connect(imapPlain)
-	for i, test := range []struct{ password, answer string }{
-		{"wrong", "t NO [AUTHENTICATIONFAILED]"}, {"source away", "t NO [UNAVAILABLE]"}, {"wrong", "t NO [AUTHENTICATIONFAILED]"}} {
-		p.send("t LOGIN user \"" + test.password + "\"\r\n")
-		p.expect(test.answer)
-		if want := min(i+1, 2); failures() != want {
-			t.Errorf("after %q: %d failures, want %d", test.password, failures(), want)
-		}
-	}
-	p.send("t LOGIN user right\r\n")
-	p.expect("t OK")
-	if n := failures(); n != 0 {
-		t.Errorf("after a login: %d failures", n)
-	}
-}
-
 func TestUnavailableIsNoFailure(t *testing.T) {
 	f := start(t, rejecting(upstream.Unavailable))
 	p := f.connect(imapPlain)
