@@ -28,7 +28,7 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	if j.there, err = survey(ctx, j.dest); err != nil {
 		return nil, again(errorTarget, fmt.Errorf("list the target's folders: %w", err))
 	}
-	subscribed, err := j.source.Subscriptions(ctx, j.here.prefix+"*")
+	subscribed, err := j.source.Subscriptions(ctx, "*")
 	if err != nil && !isStatus(err) {
 		return nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
 	}

@@ -36,7 +36,8 @@ func (j *job) putDown(ctx context.Context, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
-	if errors.Is(err, store.ErrFenced) {
+	// What was settled has begun the count of attempts anew.
+	if errors.Is(err, store.ErrFenced) || errors.Is(j.claim.Refresh(ctx), store.ErrFenced) {
 		j.log.Info("another worker or the administrator has this account now")
 		return
 	}

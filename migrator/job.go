@@ -56,7 +56,10 @@ func (j *job) run(ctx context.Context) error {
 		return &halt{state: store.Waiting, reason: errorInternal,
 			err: fmt.Errorf("the domain %s is not in the settings: add it, or exclude this account", j.id.Domain)}
 	}
-	if j.claim.Account.Attempts == 0 {
+	if j.stop.Err() != nil {
+		return errStopped
+	}
+	if j.claim.Account.Reason == "" { // with one, it goes on with what it had begun
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
 	}
 	if j.claim.Account.Mode == config.ModePasswords {

@@ -42,16 +42,16 @@ func (j *job) copyAll(ctx context.Context) error {
 		if err := j.unresolved(); err != nil {
 			return err
 		}
-		if err := j.claim.Refresh(ctx); err != nil {
-			return err
-		}
-		j.event(ctx, fmt.Sprintf("Messages for '%s' migrated, %d messages", j.address, j.claim.Account.Messages))
 		complete, err := j.compare(ctx, folders)
 		if err != nil {
 			return err
 		}
+		if err := j.claim.Refresh(ctx); err != nil {
+			return err
+		}
 		if complete {
 			j.m.step(stepCompared)
+			j.event(ctx, fmt.Sprintf("Messages for '%s' migrated, %d messages", j.address, j.claim.Account.Messages))
 			j.report(ctx)
 			return j.tooManyAside()
 		}

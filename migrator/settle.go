@@ -176,6 +176,7 @@ func (c *copier) look(ctx context.Context, b *batch) error {
 		}
 		for _, p := range match(originals, found) {
 			pairs = append(pairs, landed{byUID[p.original.uid], p.candidate.uid})
+			found = slices.DeleteFunc(found, func(x candidate) bool { return x.uid == p.candidate.uid })
 		}
 		c.m.step(stepLooked)
 	}
@@ -184,6 +185,11 @@ func (c *copier) look(ctx context.Context, b *batch) error {
 			return slices.ContainsFunc(pairs, func(l landed) bool { return l.message == m })
 		})
 		if p.refused == nil && len(p.messages) > 0 {
+			if len(found) > 0 { // to send it again could double it, under another form
+				return &halt{state: store.Failed, reason: errorCompare,
+					err: fmt.Errorf("the target acknowledged UID %d of %s and has other messages from UID %d on: find out what changes mail there, remove those copies, then retry",
+						p.messages[0].meta.UID, c.f.Source, found[0].uid)}
+			}
 			return again(errorTarget, fmt.Errorf("the target acknowledged UID %d of %s and does not show it", p.messages[0].meta.UID, c.f.Source))
 		}
 	}

@@ -1,0 +1,404 @@
+package migrator_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/migrator"
+	"migproxy/store"
+)
+
+// What a worker does with an account before it copies anything.
+func TestProvisioning(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken  string // the password of an account that is there; empty is none
+		origin store.Origin
+		mode   config.Mode
+		adopt  bool
+		none   bool // no driver
+		state  store.State
+		calls  string
+	}{
+		"free":                               {state: store.Active, calls: "lookup ensure"},
+		"taken by another":                   {taken: "other", state: store.Conflict, calls: "lookup"},
+		"taken, with the same password":      {taken: secret, state: store.Conflict, calls: "lookup"},
+		"created before a crash":             {taken: secret, origin: store.OriginFree, state: store.Active, calls: "lookup"},
+		"taken by another after free":        {taken: "other", origin: store.OriginFree, state: store.Conflict, calls: "lookup"},
+		"free before a crash":                {origin: store.OriginFree, state: store.Active, calls: "lookup ensure"},
+		"adopted":                            {taken: secret, adopt: true, state: store.Active},
+		"adopted, without a driver":          {taken: secret, adopt: true, none: true, state: store.Active},
+		"adopted, another password":          {taken: "other", adopt: true, state: store.Waiting},
+		"created, an older password there":   {taken: "older", origin: store.OriginCreated, state: store.Active, calls: "set_password"},
+		"no driver":                          {none: true, state: store.Waiting},
+		"passwords, free":                    {mode: config.ModePasswords, state: store.Finished, calls: "lookup ensure"},
+		"passwords, there":                   {mode: config.ModePasswords, taken: "older", state: store.Finished, calls: "lookup set_password"},
+		"passwords, there with this already": {mode: config.ModePasswords, taken: secret, state: store.Finished, calls: "lookup set_password"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, target, driver, b := fakes(t, func(f *fakeServer) { f.box("INBOX").fill(3, false) })
+			if c.taken != "" {
+				target.exists, target.password = true, c.taken
+			}
+			if c.none {
+				b.driver = nil
+			}
+			b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Mode: c.mode, Adopt: c.adopt})
+			if c.origin != "" {
+				claim, err := b.store.ClaimNext(context.Background(), "test", time.Minute)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := claim.SetOrigin(context.Background(), c.origin); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a := b.run(t, b.options(t), "anna", rest...)
+			if got := strings.Join(driver.calls, " "); a.State != c.state || got != c.calls {
+				t.Fatalf("%s (%s), driver: %q", a.State, a.Reason, got)
+			}
+			if c.state != store.Active && len(target.contents("INBOX")) > 0 {
+				t.Error("mail was written")
+			}
+			if c.state == store.Conflict && slices.ContainsFunc(target.log, func(l string) bool { return strings.HasPrefix(l, "CREATE") }) {
+				t.Error("something was written on the target")
+			}
+			if c.adopt && target.password != c.taken {
+				t.Error("the password of an adopted account was set")
+			}
+		})
+	}
+}
+
+// No account flips before the target has taken the newest password.
+func TestFlipWithTheNewestPassword(t *testing.T) {
+	const newer = "newer"
+	_, target, _, b := fakes(t, twoFolders)
+	a := b.anna(t)
+	o := b.options(t)
+	sealed := false
+	o.Step = func(step string) {
+		if step == "flip.before" && !sealed {
+			sealed = true
+			if _, err := b.store.SealPassword(context.Background(), a.ID, config.NewSecret(newer)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if a = b.run(t, o, "anna", rest...); a.State != store.Active || !sealed {
+		t.Fatal(a.State, a.Reason)
+	}
+	if target.password != newer {
+		t.Error("the target has an older password")
+	}
+}
+
+// A password that was changed on the source makes the account wait for a login,
+// which brings the new one.
+func TestPasswordChangedOnTheSource(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	source.password = "changed"
+	a := b.anna(t)
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !a.Due.IsZero() {
+		t.Fatal(a.State, a.Reason, a.Due)
+	}
+	if _, err := b.store.SealPassword(context.Background(), a.ID, config.NewSecret("changed")); err != nil {
+		t.Fatal(err)
+	}
+	if a = b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || target.password != "changed" {
+		t.Fatal(a.State, a.Reason)
+	}
+}
+
+// An unavailable server changes nothing; the account goes on when it is back.
+func TestUnavailableServers(t *testing.T) {
+	for name, pick := range map[string]func(s, t *fakeServer) *fakeServer{
+		"source": func(s, _ *fakeServer) *fakeServer { return s },
+		"target": func(_, t *fakeServer) *fakeServer { return t },
+	} {
+		t.Run(name, func(t *testing.T) {
+			source, target, driver, b := fakes(t, twoFolders)
+			f := pick(source, target)
+			f.loginCode = "[UNAVAILABLE]"
+			b.anna(t)
+			o := b.options(t)
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			changes, unsubscribe := b.store.Subscribe(false)
+			defer unsubscribe()
+			done := make(chan store.Account, 1)
+			go func() { done <- b.run(t, o, "anna", rest...) }()
+			for reason := ""; reason == ""; {
+				select {
+				case <-changes:
+				case <-ctx.Done():
+					t.Fatal("no reason was given")
+				}
+				a, err := b.store.Account(ctx, "anna@"+domain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reason = a.Reason
+			}
+			f.mu.Lock()
+			f.loginCode = ""
+			f.mu.Unlock()
+			if a := <-done; a.State != store.Active || slices.Contains(driver.calls, "set_password") {
+				t.Fatal(a.State, a.Reason, driver.calls)
+			}
+		})
+	}
+}
+
+// An error of the driver may have happened after the fact.
+func TestDriverFailsAfterCreating(t *testing.T) {
+	_, _, driver, b := fakes(t, twoFolders)
+	b.anna(t)
+	o := b.options(t)
+	o.Step = func(step string) {
+		driver.f.mu.Lock()
+		defer driver.f.mu.Unlock()
+		switch step {
+		case "ensure.before":
+			driver.fail = errors.New("the command was killed")
+		case "provision.lookup":
+			driver.fail = nil
+		}
+	}
+	if a := b.run(t, o, "anna", rest...); a.State != store.Active || a.Messages != 180 {
+		t.Fatal(a.State, a.Reason)
+	}
+}
+
+// What an adopted account has already is recognised, one for one; the rest is
+// copied, and what else is there is left alone.
+func TestAdoptedAccount(t *testing.T) {
+	source, target, _, b := fakes(t, func(f *fakeServer) { f.box("INBOX").fill(30, true) })
+	target.exists, target.password = true, secret
+	in := target.box("INBOX")
+	for _, m := range source.box("INBOX").mails[:9] { // four pairs of twins, and one of a pair
+		in.add(fakeMail{body: strings.ReplaceAll(m.body, "\r\n", "\n"), date: m.date, flags: m.flags})
+	}
+	in.add(fakeMail{body: "a: delivery\r\n\r\n", date: "14-Mar-2019 05:06:07 +0100"})
+	b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	a := b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Active || a.Messages != 30 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	if n := len(target.contents("INBOX")); n != 31 {
+		t.Errorf("%d messages", n)
+	}
+	if target.appends == 0 {
+		t.Error("nothing was copied")
+	}
+}
+
+// A changed UIDVALIDITY of the source, in the middle of the copy, doubles nothing.
+func TestSourceUIDValidityChanges(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	target.onAppend = func(n int, _ []fakeMail) verdict { return verdict{cut: n == 2, keep: true} }
+	b.anna(t)
+	o := b.options(t)
+	renumbered := false
+	o.Step = func(step string) {
+		if step != "batch.sent" || renumbered || target.sent() < 2 {
+			return
+		}
+		renumbered = true
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		box := source.box("INBOX")
+		box.validity += 5
+		for i := range box.mails {
+			box.mails[i].uid += 1000
+		}
+		box.next += 1000
+	}
+	a := b.run(t, o, "anna", rest...)
+	if a.State != store.Active || a.Messages != 180 || !renumbered {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+func (f *fakeServer) sent() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.appends
+}
+
+// Mail that arrives during the copy comes along, and mail that is delivered to
+// the target is left alone.
+func TestMailArrivesMeanwhile(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	b.anna(t)
+	o := b.options(t)
+	n := 0
+	o.Step = func(step string) {
+		if step != "settle.committed" {
+			return
+		}
+		if n++; n > 5 {
+			return
+		}
+		source.mu.Lock()
+		source.box("INBOX").fill(1, false)
+		source.mu.Unlock()
+		target.mu.Lock()
+		target.box("INBOX").add(fakeMail{body: "delivered: " + strings.Repeat("x", n)})
+		target.mu.Unlock()
+	}
+	a := b.run(t, o, "anna", rest...)
+	if a.State != store.Active || a.Messages != 185 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	if n := len(target.contents("INBOX")); n != 160 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// A message that was copied and is no longer there, or is there twice, is
+// found before the flip.
+func TestComparison(t *testing.T) {
+	for name, spoil := range map[string]func(*fakeBox){
+		"gone":  func(b *fakeBox) { b.mails = b.mails[1:] },
+		"twice": func(b *fakeBox) { b.add(b.mails[len(b.mails)-1]) },
+		"other": func(b *fakeBox) { b.mails[0].body += "x" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, target, _, b := fakes(t, func(f *fakeServer) { f.box("INBOX").fill(20, false) })
+			b.anna(t)
+			o := b.options(t)
+			spoilt := false
+			o.Step = func(step string) {
+				target.mu.Lock()
+				defer target.mu.Unlock()
+				if box := target.box("INBOX"); step == "settle.committed" && len(box.mails) == 20 && !spoilt {
+					spoilt = true
+					spoil(box)
+				}
+			}
+			if a := b.run(t, o, "anna", rest...); a.State != store.Failed {
+				t.Fatal(a.State, a.Reason)
+			}
+		})
+	}
+}
+
+// Only the personal namespace is copied.
+func TestOtherUsersMail(t *testing.T) {
+	source, target, _, b := fakes(t, func(f *fakeServer) {
+		f.box("INBOX").fill(2, false)
+		f.box("Other Users/bob/INBOX").fill(3, false)
+		f.box("Public").fill(3, false)
+		f.others = `(("Other Users/" "/")) (("Public" "/"))`
+	})
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 2 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	if len(target.boxes) != 1 {
+		t.Errorf("%d mailboxes", len(target.boxes))
+	}
+	equal(t, source, target, "INBOX")
+}
+
+// More than ten refused messages wait for the administrator, whose retry is
+// the word to go on without them. A user's login is not.
+func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
+	_, target, _, b := fakes(t, func(f *fakeServer) {
+		for range 11 {
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+		}
+		f.box("Work").fill(3, false)
+	})
+	target.onAppend = refuse(func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") })
+	b.anna(t)
+	m, ctx := b.start(t, b.options(t))
+	a := b.await(t, m, ctx, "anna", func(a store.Account) bool { return a.State == store.Waiting })
+	if a.SetAside != 11 {
+		t.Fatal(a.SetAside, a.Reason)
+	}
+	if _, err := b.store.SealPassword(ctx, a.ID, config.NewSecret(secret)); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, m, ctx, "anna", func(x store.Account) bool { return x.State == store.Waiting && x.Attempts > a.Attempts })
+	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, m, ctx, "anna", func(a store.Account) bool { return a.State == store.Active })
+}
+
+// start runs a Migrator until the test ends.
+func (b *bench) start(t testing.TB, o migrator.Options) (*migrator.Migrator, context.Context) {
+	m, err := migrator.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Hasten(20*time.Millisecond, 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return m, ctx
+}
+
+// await waits until an account is as it should be.
+func (b *bench) await(t testing.TB, _ *migrator.Migrator, ctx context.Context, local string, is func(store.Account) bool) store.Account {
+	t.Helper()
+	changes, unsubscribe := b.store.Subscribe(false)
+	defer unsubscribe()
+	for {
+		a, err := b.store.Account(ctx, identity(local).Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is(a) {
+			return a
+		}
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			t.Fatalf("%s: %s", a.State, a.Reason)
+		}
+	}
+}
+
+// A process that stops finishes the batch under way, and the next one goes on.
+func TestStop(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	b.anna(t)
+	o := b.options(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	o.Step = func(step string) {
+		if step == "batch.sent.half" {
+			cancel()
+		}
+	}
+	m, err := migrator.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	a, err := b.store.Account(context.Background(), "anna@"+domain)
+	if err != nil || a.State != store.Copying || a.Messages == 0 || a.Attempts != 0 || a.Due.IsZero() {
+		t.Fatalf("%+v %v", a, err)
+	}
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
