@@ -238,19 +238,7 @@ func TestEarlyRefusal(t *testing.T) {
 	if err := a.Add(nil, time.Time{}, 5, io.MultiReader(strings.NewReader("fir"), strings.NewReader("st"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.w.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	<-told
-	for { // until the refusal was read
-		c.mu.Lock()
-		answered := a.answered
-		c.mu.Unlock()
-		if answered {
-			break
-		}
-		runtime.Gosched()
-	}
+	untilRefused(t, a, told)
 	if err := a.Add(nil, time.Time{}, 4, strings.NewReader("next")); err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +247,50 @@ func TestEarlyRefusal(t *testing.T) {
 	}
 	var refused *StatusError
 	if _, _, err := a.Wait(t.Context()); !errors.As(err, &refused) || refused.Code != "OVERQUOTA" {
+		t.Errorf("got %v", err)
+	}
+	usable(t, c)
+}
+
+// untilRefused waits until the server's early answer was read.
+func untilRefused(t *testing.T, a *Append, told <-chan struct{}) {
+	t.Helper()
+	if err := a.c.w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	<-told
+	for answered := false; !answered; runtime.Gosched() {
+		a.c.mu.Lock()
+		answered = a.answered
+		a.c.mu.Unlock()
+	}
+}
+
+// With LITERAL- a large message must wait for its grant, which will not come
+// once a small one before it was refused.
+func TestEarlyRefusalBeforeSynchronisingLiteral(t *testing.T) {
+	told := make(chan struct{})
+	c := dial(t, "LITERAL- MULTIAPPEND", Options{}, func(s *server) {
+		s.command(`APPEND "INBOX" {5+}`)
+		s.octets(5)
+		s.send("TAG NO [OVERQUOTA] full")
+		close(told)
+		if got := s.line(); got != " " {
+			panic(errScript{fmt.Errorf("got %q", got)})
+		}
+		s.noop()
+		s.noop()
+	})
+	a, err := c.Append(t.Context(), "INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Add(nil, time.Time{}, 5, strings.NewReader("first")); err != nil {
+		t.Fatal(err)
+	}
+	untilRefused(t, a, told)
+	var refused *StatusError
+	if err := a.Add(nil, time.Time{}, nonSyncLimit+1, &pattern{}); !errors.As(err, &refused) || refused.Code != "OVERQUOTA" {
 		t.Errorf("got %v", err)
 	}
 	usable(t, c)

@@ -180,14 +180,17 @@ func TestCutLiteral(t *testing.T) {
 func TestUnreadBodyIsDiscarded(t *testing.T) {
 	c := dial(t, "", Options{}, func(s *server) {
 		s.command("UID FETCH 1:2 (UID BODY.PEEK[])")
-		s.send("* 1 FETCH (UID 1 BODY[] "+literal(big)+")", "* 2 FETCH (UID 2 BODY[] "+literal("two")+")", "TAG OK")
+		const trap = ")\r\n* 2 FETCH (UID 2 BODY[] \"no\")\r\nM1 OK\r\n"
+		s.send("* 1 FETCH (UID 1 BODY[] "+literal(trap+big+trap)+")", "* 2 FETCH (UID 2 BODY[] "+literal("two")+")", "TAG OK")
 		s.noop()
 	})
 	var uids []uint32
 	var first io.Reader
-	err := c.FetchBodies(t.Context(), []uint32{1, 2}, func(uid uint32, _ int64, r io.Reader) error {
+	err := c.FetchBodies(t.Context(), []uint32{1, 2}, func(uid uint32, size int64, r io.Reader) error {
 		if uids = append(uids, uid); first == nil {
 			first = r
+		} else if size != 3 {
+			t.Errorf("a body of %d octets", size)
 		}
 		_, err := r.Read(make([]byte, 1))
 		return err
