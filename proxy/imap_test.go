@@ -128,7 +128,7 @@ func TestIMAPAttemptKnowsItsConnection(t *testing.T) {
 }
 
 func TestIMAPBeforeLogin(t *testing.T) {
-	f := start(t, rejecting(upstream.Miss))
+	f := start(t, rejectingSendable(t))
 	tests := []struct {
 		name, send string
 		want       []string

@@ -58,7 +58,7 @@ func TestPOP3PasswordBytesSurvive(t *testing.T) {
 }
 
 func TestPOP3BeforeLogin(t *testing.T) {
-	f := start(t, rejecting(upstream.Miss))
+	f := start(t, rejectingSendable(t))
 	tests := []struct {
 		name, send string
 		want       []string

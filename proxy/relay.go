@@ -326,9 +326,7 @@ func (r *relay) expired() string {
 
 // send writes b, within the idle limit.
 func (r *relay) send(p *pipe, b []byte, count prometheus.Counter) error {
-	now := time.Now()
-	r.moved.Store(now.UnixNano())
-	if err := p.to.SetWriteDeadline(now.Add(r.idle)); err != nil {
+	if err := p.to.SetWriteDeadline(time.Now().Add(r.idle)); err != nil {
 		return err
 	}
 	n, err := p.to.Write(b)

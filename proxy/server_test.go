@@ -44,6 +44,17 @@ func rejecting(o upstream.Outcome) authFunc {
 	}
 }
 
+// rejectingSendable answers a miss, and checks that nothing reaches a server
+// that must not.
+func rejectingSendable(t testing.TB) authFunc {
+	return func(ctx context.Context, a *Attempt) (*upstream.Session, error) {
+		if p := a.Password.Reveal(); p == "" || a.Login == "" || strings.ContainsAny(p+a.Login, "\x00\r\n") {
+			t.Errorf("a server would be asked with %q and %q", a.Login, p)
+		}
+		return rejecting(upstream.Miss)(ctx, a)
+	}
+}
+
 // backend accepts every attempt and hands the server's end of each session to
 // the test.
 type backend struct {
