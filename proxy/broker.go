@@ -69,7 +69,10 @@ func NewBroker(o BrokerOptions) (*Broker, error) {
 	}
 	var ctx context.Context
 	ctx, b.stop = context.WithCancel(context.Background())
-	b.parking = newParking(ctx, b.store, b.log)
+	if b.parking, err = newParking(ctx, b.store, b.log); err != nil {
+		b.stop()
+		return nil, err
+	}
 	changes, cancel := o.Store.Subscribe(false)
 	b.cancel = cancel
 	b.wg.Go(func() {

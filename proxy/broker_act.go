@@ -75,7 +75,7 @@ func (l *login) rejection(v verdict) error {
 // begin a migration.
 func (l *login) askTheSource(ctx context.Context) error {
 	unknown := l.facts.account == nil && !l.facts.delegated
-	if unknown || l.facts.may {
+	if unknown || l.facts.may && !l.facts.delegated {
 		l.event(ctx, fmt.Sprintf("Checking '%s' on the remote server '%s'...", l.id.Address(), l.source.address()))
 	}
 	l.facts.source = l.ask(ctx, l.source)

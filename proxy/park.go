@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -64,13 +65,17 @@ type parking struct {
 }
 
 // newParking begins to serve; its commands end with ctx.
-func newParking(ctx context.Context, s *store.Store, log *zap.Logger) *parking {
+func newParking(ctx context.Context, s *store.Store, log *zap.Logger) (*parking, error) {
 	log = log.Named("parking")
+	logger, err := zap.NewStdLogAt(log, zap.WarnLevel)
+	if err != nil {
+		return nil, err
+	}
 	p := &parking{ctx: ctx, store: s, log: log, listener: newPipeListener(), boxes: make(map[int64]*noticeBox)}
 	p.server = imapserver.New(&imapserver.Options{
 		NewSession: p.newSession,
 		Caps:       parkCaps,
-		Logger:     zap.NewStdLog(log),
+		Logger:     logger,
 	})
 	p.serving.Go(func() {
 		if err := p.server.Serve(p.listener); err != nil {
@@ -78,7 +83,7 @@ func newParking(ctx context.Context, s *store.Store, log *zap.Logger) *parking {
 		}
 	})
 	<-p.listener.accepting // the server must not be closed before it serves
-	return p
+	return p, nil
 }
 
 // close ends all parked sessions and waits for them.
@@ -93,6 +98,24 @@ type parkedConn struct {
 	mailbox mailbox
 	release func()
 	started chan *imapserver.Conn // holds the server's side once it runs
+}
+
+// Read and Write report the end in the words that the IMAP server takes for
+// one: it logs everything else as a fault.
+func (c *parkedConn) Read(p []byte) (int, error) {
+	n, err := c.duplex.Read(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (c *parkedConn) Write(p []byte) (int, error) {
+	n, err := c.duplex.Write(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = net.ErrClosed
+	}
+	return n, err
 }
 
 // open begins a session in the account's parked mailbox. end ends it with a

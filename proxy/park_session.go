@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -24,12 +25,16 @@ var errParked = &imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.Response
 	Text: "Your mailbox is being moved, please try again later"}
 
 // parkSession is one IMAP session in a parked mailbox: an INBOX that can be
-// read and nothing else. Its methods are called by one goroutine at a time.
+// read and nothing else. Its methods are called by one goroutine at a time,
+// Poll excepted.
 type parkSession struct {
 	ctx     context.Context // ends with the Broker
 	mailbox mailbox
 	closed  func()
 
+	// polling: a client that goes away while it idles is polled once more by the
+	// server, beside the IDLE that is just ending.
+	polling  sync.Mutex
 	selected bool
 	view     contents // as the client knows it; sequence numbers count in it
 }
@@ -123,6 +128,8 @@ func (s *parkSession) Status(name string, _ *imap.StatusOptions) (*imap.StatusDa
 // Poll tells the client what has changed in the selected mailbox. Where no
 // EXPUNGE may be sent (RFC 9051 section 7.5.1) all of it waits.
 func (s *parkSession) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	s.polling.Lock()
+	defer s.polling.Unlock()
 	if !s.selected || !allowExpunge {
 		return nil
 	}
@@ -153,7 +160,7 @@ func (s *parkSession) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error 
 
 // Idle polls until stop (RFC 2177).
 func (s *parkSession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
-	tick := time.NewTicker(noticeAge)
+	tick := time.NewTicker(noticeAge + time.Second) // when the notice may be rendered anew
 	defer tick.Stop()
 	for {
 		if err := s.Poll(w, true); err != nil {

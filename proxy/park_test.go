@@ -16,6 +16,8 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"migproxy/config"
 	"migproxy/store"
@@ -217,6 +219,11 @@ func (w *world) flip() {
 
 func TestParkedSessionsEndWithAByeAtTheFlip(t *testing.T) {
 	w := newWorld(t)
+	core, logs := observer.New(zap.InfoLevel)
+	parking, err := newParking(t.Context(), w.store, zap.New(core))
+	w.check(err)
+	w.broker.parking.close()
+	w.broker.parking = parking
 	quiet, selected, idling := w.park(), w.park(), w.park()
 	selected.do("SELECT INBOX")
 	idling.do("SELECT INBOX")
@@ -231,9 +238,25 @@ func TestParkedSessionsEndWithAByeAtTheFlip(t *testing.T) {
 			t.Errorf("after the BYE: %v", err)
 		}
 	}
+	w.broker.Close()
+	if all := logs.All(); len(all) > 0 {
+		t.Errorf("the end of a session was logged as a fault: %v", all)
+	}
+}
+
+func TestAfterTheFlipTheTargetAnswers(t *testing.T) {
+	w := newWorld(t)
+	w.park()
+	w.flip()
+	if got := w.login(config.IMAP); got != "miss" {
+		t.Errorf("with the source's password: %s", got)
+	}
 	w.target.set("yes")
 	if got := w.login(config.IMAP); got != "target" {
 		t.Error(got)
+	}
+	if w.source.count() != 1 {
+		t.Error("the source was asked after the flip")
 	}
 }
 
@@ -311,10 +334,19 @@ func TestNoticeFollowsProgress(t *testing.T) {
 			t.Errorf("UIDVALIDITY %s, then %s; UIDNEXT %s, then %s", validity, v, next, n)
 		}
 	}
-	box.mu.Lock()
-	box.now = func() time.Time { return time.Now().Add(3 * noticeAge) }
-	box.mu.Unlock()
+	later := func(ages time.Duration) {
+		box.mu.Lock()
+		defer box.mu.Unlock()
+		box.now = func() time.Time { return time.Now().Add(ages * noticeAge) }
+	}
+	later(3)
 	if got := p.do("NOOP"); got != "a OK NOOP completed" {
+		t.Error(got)
+	}
+	w.check(c.SetExpected(w.ctx, 300))
+	later(5)
+	p.send("i IDLE\r\n")
+	if got := p.until("* 1 EXISTS"); !strings.HasPrefix(got, "+ idling\n* 1 EXPUNGE\n") {
 		t.Error(got)
 	}
 }
