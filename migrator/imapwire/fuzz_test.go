@@ -93,6 +93,7 @@ func FuzzResponses(f *testing.F) {
 		_, _ = play(octets, ahead).Status(ctx, "a")
 		_, _ = play(octets, ahead).Examine(ctx, "a")
 		_, _, _ = play(octets, ahead).Namespace(ctx)
+		_, _ = play(octets, ahead).OtherNamespaces(ctx)
 		fuzzAppend(t, play(octets, ahead))
 	})
 }

@@ -109,6 +109,29 @@ func TestNamespace(t *testing.T) {
 	}
 }
 
+func TestOtherNamespaces(t *testing.T) {
+	for answer, want := range map[string][]string{
+		`* NAMESPACE (("INBOX." ".")) (("user." ".")) (("shared." ".")("#news." "." X ("y" "z")))`: {"user.", "shared.", "#news."},
+		`* NAMESPACE (("" "/")) NIL (({7}` + "\r\n" + `Public/ "/"))`:                              {"Public/"},
+		`* NAMESPACE NIL NIL NIL`: nil,
+		`* NAMESPACE ((`:          nil,
+	} {
+		c := dial(t, "NAMESPACE", Options{}, func(s *server) {
+			s.command("NAMESPACE")
+			s.send(answer, "TAG OK")
+			s.command("NAMESPACE")
+			s.send("TAG NO not here")
+		})
+		got, err := c.OtherNamespaces(t.Context())
+		if !slices.Equal(got, want) || err != nil {
+			t.Errorf("%s: got %q, want %q, %v", answer, got, want, err)
+		}
+		if got, err := c.OtherNamespaces(t.Context()); got != nil || err != nil {
+			t.Errorf("refused: got %q, %v", got, err)
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	c := dial(t, "CONDSTORE", Options{}, func(s *server) {
 		s.command(`STATUS "a" (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)`)
