@@ -147,8 +147,13 @@ func TestRelayDrain(t *testing.T) {
 		b.server.send("* 1 EXISTS\r\n")
 		b.client.exactly("* 1 EXISTS\r\n")
 		b.drain()
-		if got := b.client.rest(); got != byeDraining {
-			t.Errorf("the client got %q", got)
+		b.client.exactly(byeDraining)
+		b.client.send("a APPEND INBOX {4+}\r\nmail\r\n") // too late to be answered, so it must not be done
+		if got := b.server.rest(); got != "" {
+			t.Errorf("the server got %q", got)
+		}
+		if got := b.client.rest(); got != "" {
+			t.Errorf("then the client got %q", got)
 		}
 		b.client.Close()
 		if why := receive(t, b.why); why != whyDrained {
