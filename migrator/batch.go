@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
@@ -25,6 +26,7 @@ var errCuts = errors.New("the target cut the connection at it three times")
 type batch struct {
 	intent store.Intent
 	parts  []*part
+	landed []landed // once the target told their UIDs
 }
 
 // part is one APPEND command of a batch: all of it where the target offers
@@ -39,11 +41,13 @@ type part struct {
 // copier copies into one folder of the target.
 type copier struct {
 	*job
-	f       *folder
-	permits flagFilter
-	uidNext uint32 // nothing that is yet to be settled lies below it on the target
-	flight  []*batch
-	digest  *digester
+	f         *folder
+	permits   flagFilter
+	uidNext   uint32   // nothing that is yet to be settled lies below it on the target
+	flight    []*batch // sent and not answered
+	acked     []*batch // answered and not settled
+	settledAt time.Time
+	digest    *digester
 	// broken is what ended the target's connection.
 	broken error
 }
@@ -70,7 +74,7 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 		}
 	}
 	return &copier{job: j, f: f, permits: newFlagFilter(selected.PermanentFlags),
-		uidNext: max(1, st.UIDNext), digest: newDigester()}, nil
+		uidNext: max(1, st.UIDNext), digest: newDigester(), settledAt: time.Now()}, nil
 }
 
 func replaced(f *folder) error {
@@ -87,7 +91,7 @@ func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
 	if c.broken != nil && len(c.flight) > 0 {
 		c.m.memory.noteCut(c.claim.Account.ID, c.f, c.flight[0])
 	}
-	return err
+	return errors.Join(err, c.flush(ctx))
 }
 
 func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
