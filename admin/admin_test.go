@@ -103,7 +103,7 @@ func (w *world) setAside(t *testing.T, content string) {
 	if err != nil || c == nil {
 		t.Fatal("nothing to claim", err)
 	}
-	f := store.Folder{Source: "INBOX", Target: "INBOX", Selectable: true, SourceUIDValidity: 1, TargetUIDValidity: 2}
+	f := store.Folder{Source: "INBOX", Target: "Inbox.new", Selectable: true, SourceUIDValidity: 1, TargetUIDValidity: 2}
 	m := store.SetAside{SourceUID: 7, Octets: int64(len(content)), Reason: "8-bit header", Date: time.Unix(1e9, 0)}
 	altered := store.Altered{SourceUID: 1, TargetUID: 9, SourceOctets: 11, TargetOctets: 14}
 	err = c.PutFolder(t.Context(), &f)
@@ -155,7 +155,8 @@ func TestAccounts(t *testing.T) {
 
 	d, err := w.client.Account(t.Context(), "Anna@Example.com")
 	if err != nil || len(d.SetAsideMessages) != 1 || d.SetAsideMessages[0].Folder != "INBOX" || d.AlteredTotal != 1 ||
-		d.Altered[0].TargetOctets != 14 || len(d.Altered[0].SourceSHA256) != 64 {
+		d.Altered[0].TargetOctets != 14 || d.Altered[0].Folder != "INBOX" || len(d.Folders) != 1 ||
+		d.Folders[0] != (admin.Folder{Source: "INBOX", Target: "Inbox.new", SetAside: 1, Altered: 1}) || len(d.Altered[0].SourceSHA256) != 64 {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	if _, err = w.client.Account(t.Context(), "nobody@example.com"); status(t, err) != http.StatusNotFound {

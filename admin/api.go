@@ -68,14 +68,30 @@ func viewAccount(a store.Account) Account {
 // AccountDetail is an account with everything that was kept about its copy.
 type AccountDetail struct {
 	Account
+	// Folders are those of the copy, in its order.
+	Folders []Folder `json:"folders"`
 	// SetAsideMessages are the messages that the target refused.
 	SetAsideMessages []SetAside `json:"set_aside_messages"`
 	// AlteredTotal counts the messages that the target took but changed;
 	// Altered lists the first of them.
-	AlteredTotal int       `json:"altered_total"`
+	AlteredTotal int64     `json:"altered_total"`
 	Altered      []Altered `json:"altered"`
 	// Events are the last ones, oldest first.
 	Events []Event `json:"events"`
+}
+
+// Folder is a folder of the source and what it becomes on the target. Names
+// are as on the wire, in each server's own spelling.
+type Folder struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Messages int64  `json:"messages"` // on the target
+	SetAside int64  `json:"set_aside"`
+	Altered  int64  `json:"altered"`
+}
+
+func viewFolder(f store.FolderCounts) Folder {
+	return Folder{Source: f.Source, Target: f.Target, Messages: f.Messages, SetAside: f.SetAside, Altered: f.Altered}
 }
 
 // SetAside is a message that the target refused; migproxy has its octets.
@@ -98,7 +114,7 @@ func viewSetAside(m store.SetAside) SetAside {
 // Altered is a message that the target took but changed. The digests are of
 // the octets as fetched from each server, in hexadecimal.
 type Altered struct {
-	FolderID     int64  `json:"folder_id"`
+	Folder       string `json:"folder"` // the source's, as on the wire
 	SourceUID    uint32 `json:"source_uid"`
 	TargetUID    uint32 `json:"target_uid"`
 	SourceSHA256 string `json:"source_sha256"`
@@ -108,7 +124,7 @@ type Altered struct {
 }
 
 func viewAltered(m store.Altered) Altered {
-	return Altered{FolderID: m.FolderID, SourceUID: m.SourceUID, TargetUID: m.TargetUID,
+	return Altered{Folder: m.FolderName, SourceUID: m.SourceUID, TargetUID: m.TargetUID,
 		SourceSHA256: hex.EncodeToString(m.SourceSHA256[:]), TargetSHA256: hex.EncodeToString(m.TargetSHA256[:]),
 		SourceOctets: m.SourceOctets, TargetOctets: m.TargetOctets}
 }

@@ -191,11 +191,15 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
+	folders, err := s.Store.Folders(ctx, a.ID)
+	if err != nil {
+		return AccountDetail{}, err
+	}
 	aside, err := s.Store.SetAside(ctx, a.ID)
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	altered, err := s.Store.AlteredMessages(ctx, a.ID)
+	altered, err := s.Store.AlteredMessages(ctx, a.ID, alteredShown)
 	if err != nil {
 		return AccountDetail{}, err
 	}
@@ -203,18 +207,21 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	d := AccountDetail{Account: viewAccount(a), AlteredTotal: len(altered),
-		SetAsideMessages: make([]SetAside, 0, len(aside)), Altered: []Altered{}, Events: make([]Event, 0, len(events))}
-	for _, m := range aside {
-		d.SetAsideMessages = append(d.SetAsideMessages, viewSetAside(m))
-	}
-	for _, m := range altered[:min(len(altered), alteredShown)] {
-		d.Altered = append(d.Altered, viewAltered(m))
-	}
-	for _, e := range events {
-		d.Events = append(d.Events, viewEvent(e))
+	d := AccountDetail{Account: viewAccount(a), Folders: views(folders, viewFolder),
+		SetAsideMessages: views(aside, viewSetAside), Altered: views(altered, viewAltered), Events: views(events, viewEvent)}
+	for _, f := range folders {
+		d.AlteredTotal += f.Altered
 	}
 	return d, nil
+}
+
+// views makes what is shown of what is stored; the list is never null in JSON.
+func views[S, V any](all []S, view func(S) V) []V {
+	shown := make([]V, 0, len(all))
+	for _, s := range all {
+		shown = append(shown, view(s))
+	}
+	return shown
 }
 
 func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {

@@ -7,20 +7,37 @@ import (
 	"fmt"
 )
 
-// folderColumns without the names: those are written once.
-const folderColumns = `id, source, target, selectable, subscribed, special_use,
-	source_uidvalidity, target_uidvalidity, matched`
+const folderColumns = `f.id, f.account_id, f.source, f.target, f.selectable, f.subscribed, f.special_use,
+	f.source_uidvalidity, f.target_uidvalidity, f.matched`
+
+// scanFolder reads folderColumns and what else was selected after them.
+func scanFolder(rows *sql.Rows, more ...any) (Folder, error) {
+	var f Folder
+	var source, target []byte
+	err := rows.Scan(append([]any{&f.ID, &f.AccountID, &source, &target, &f.Selectable, &f.Subscribed, &f.SpecialUse,
+		&f.SourceUIDValidity, &f.TargetUIDValidity, &f.Matched}, more...)...)
+	f.Source, f.Target = string(source), string(target)
+	return f, err
+}
 
 // Folders lists the account's folders in the order in which they were put.
 func (c *Claim) Folders(ctx context.Context) ([]Folder, error) {
-	return list(ctx, c.store.r, func(rows *sql.Rows) (Folder, error) {
-		f := Folder{AccountID: c.id}
-		var source, target []byte
-		err := rows.Scan(&f.ID, &source, &target, &f.Selectable, &f.Subscribed, &f.SpecialUse,
-			&f.SourceUIDValidity, &f.TargetUIDValidity, &f.Matched)
-		f.Source, f.Target = string(source), string(target)
-		return f, err
-	}, "SELECT "+folderColumns+" FROM folders WHERE account_id = $1 ORDER BY id", c.id)
+	return list(ctx, c.store.r, func(rows *sql.Rows) (Folder, error) { return scanFolder(rows) },
+		"SELECT "+folderColumns+" FROM folders f WHERE f.account_id = $1 ORDER BY f.id", c.id)
+}
+
+// Folders lists an account's folders, in the order in which they were put, and
+// what has become of their messages so far.
+func (s *Store) Folders(ctx context.Context, accountID int64) ([]FolderCounts, error) {
+	return list(ctx, s.r, func(rows *sql.Rows) (c FolderCounts, err error) {
+		c.Folder, err = scanFolder(rows, &c.Messages, &c.SetAside, &c.Altered)
+		return c, err
+	}, "SELECT "+folderColumns+`,
+		(SELECT COALESCE(SUM(messages), 0) FROM runs r
+			WHERE r.folder_id = f.id AND r.source_uidvalidity = f.source_uidvalidity),
+		(SELECT COUNT(*) FROM quarantine q WHERE q.folder_id = f.id AND q.complete),
+		(SELECT COUNT(*) FROM altered a WHERE a.folder_id = f.id)
+		FROM folders f WHERE f.account_id = $1 ORDER BY f.id`, accountID)
 }
 
 // PutFolder adds a folder to the mapping (ID 0; it is set) or writes its

@@ -27,6 +27,14 @@ type Folder struct {
 	Matched bool
 }
 
+// FolderCounts is a folder and what has become of its messages.
+type FolderCounts struct {
+	Folder
+	Messages int64 // copied or recognised, under the present SourceUIDValidity
+	SetAside int64
+	Altered  int64
+}
+
 // Run says that the source UIDs SourceFirst .. SourceFirst+len(Digests)-1 are,
 // in this order, the target UIDs TargetFirst .. TargetFirst+len(Digests)-1.
 type Run struct {
@@ -73,6 +81,7 @@ type IntentMessage struct {
 // whole SHA-256, of the octets as fetched from each server.
 type Altered struct {
 	FolderID     int64
+	FolderName   string // the source's; AlteredMessages sets it
 	SourceUID    uint32
 	TargetUID    uint32
 	SourceSHA256 [32]byte

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -260,6 +261,33 @@ func TestFolders(t *testing.T) {
 	if err := other.Settle(t.Context(), want[0].ID, nil, batch(1, 1, 0)); err == nil {
 		t.Error("settled in another account's folder")
 	}
+}
+
+// The administrator sees an account's folders while nobody has a claim on it.
+func TestFolderCounts(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := begin(t, s, "anna", "x")
+	c := claim(t, s)
+	inbox, empty := folder(t, c, "INBOX"), folder(t, c, "Empty")
+	ok(t, c.Settle(t.Context(), inbox.ID, nil, batch(1, 3, 0)))
+	ok(t, c.Settle(t.Context(), inbox.ID, nil, batch(9, 2, 0)))
+	ok(t, c.PutAside(t.Context(), &SetAside{FolderID: inbox.ID, SourceUID: 4}, strings.NewReader("x")))
+	ok(t, c.NoteAltered(t.Context(), Altered{FolderID: inbox.ID, SourceUID: 1}, Altered{FolderID: inbox.ID, SourceUID: 2}))
+	ok(t, c.Release(t.Context(), Copying, "", time.Now(), false))
+	// Another account's are not shown.
+	begin(t, s, "bert", "x")
+	expectFolders := func(want ...FolderCounts) {
+		t.Helper()
+		if have, err := s.Folders(t.Context(), a.ID); err != nil || !reflect.DeepEqual(have, want) {
+			t.Errorf("%+v %v, want %+v", have, err, want)
+		}
+	}
+	expectFolders(FolderCounts{Folder: inbox, Messages: 5, SetAside: 1, Altered: 2}, FolderCounts{Folder: empty})
+	// Under another UIDVALIDITY nothing is there yet, and nothing is forgotten.
+	c = claim(t, s)
+	inbox.SourceUIDValidity++
+	ok(t, c.PutFolder(t.Context(), &inbox))
+	expectFolders(FolderCounts{Folder: inbox, SetAside: 1, Altered: 2}, FolderCounts{Folder: empty})
 }
 
 func BenchmarkSettle50(b *testing.B) {

@@ -37,18 +37,19 @@ func (c *Claim) NoteAltered(ctx context.Context, altered ...Altered) error {
 	})
 }
 
-// AlteredMessages lists what the target changed, of an account.
-func (s *Store) AlteredMessages(ctx context.Context, accountID int64) ([]Altered, error) {
+// AlteredMessages lists what the target changed, of an account, at most limit.
+func (s *Store) AlteredMessages(ctx context.Context, accountID int64, limit int) ([]Altered, error) {
 	return list(ctx, s.r, func(rows *sql.Rows) (Altered, error) {
 		var a Altered
-		var source, target []byte
-		err := rows.Scan(&a.FolderID, &a.SourceUID, &a.TargetUID, &source, &target, &a.SourceOctets, &a.TargetOctets)
+		var name, source, target []byte
+		err := rows.Scan(&a.FolderID, &name, &a.SourceUID, &a.TargetUID, &source, &target, &a.SourceOctets, &a.TargetOctets)
+		a.FolderName = string(name)
 		copy(a.SourceSHA256[:], source)
 		copy(a.TargetSHA256[:], target)
 		return a, err
-	}, `SELECT a.folder_id, a.source_uid, a.target_uid, a.source_sha256, a.target_sha256, a.source_octets, a.target_octets
+	}, `SELECT a.folder_id, f.source, a.source_uid, a.target_uid, a.source_sha256, a.target_sha256, a.source_octets, a.target_octets
 		FROM altered a JOIN folders f ON f.id = a.folder_id WHERE f.account_id = $1
-		ORDER BY a.folder_id, a.source_uidvalidity, a.source_uid`, accountID)
+		ORDER BY a.folder_id, a.source_uidvalidity, a.source_uid LIMIT $2`, accountID, limit)
 }
 
 // PutAside keeps a message that the target refused, reading its octets to the

@@ -102,9 +102,13 @@ func TestAltered(t *testing.T) {
 	second := Altered{FolderID: f.ID, SourceUID: 2, TargetUID: 6}
 	ok(t, c.NoteAltered(t.Context(), second, Altered{FolderID: f.ID, SourceUID: 1}))
 	ok(t, c.NoteAltered(t.Context(), first))
-	have, err := s.AlteredMessages(t.Context(), a.ID)
+	first.FolderName, second.FolderName = "INBOX", "INBOX"
+	have, err := s.AlteredMessages(t.Context(), a.ID, 10)
 	if err != nil || !reflect.DeepEqual(have, []Altered{first, second}) {
 		t.Errorf("%+v %v", have, err)
+	}
+	if have, err = s.AlteredMessages(t.Context(), a.ID, 1); err != nil || len(have) != 1 {
+		t.Errorf("more than the limit: %+v %v", have, err)
 	}
 	if err := c.NoteAltered(t.Context(), second, Altered{FolderID: 99}); err == nil {
 		t.Error("noted for another account's folder")

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"migproxy/admin"
+	"migproxy/migrator/imapwire"
 	"migproxy/store"
 )
 
@@ -140,7 +141,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Messages", progress(a.Account)},
 		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, octets(a.Bytes))},
 		{"Set aside", count(a.SetAside)},
-		{"Altered by the target", count(int64(a.AlteredTotal))},
+		{"Altered by the target", count(a.AlteredTotal)},
 		{"Attempts without progress", count(int64(a.Attempts))},
 		{"Password kept", yesNo(a.HasPassword)},
 		{"First seen", showTime(a.CreatedAt)},
@@ -155,6 +156,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		title string
 		rows  [][]string
 	}{
+		{"Folders:", folderRows(a.Folders)},
 		{"Set aside (the target refused them; --export writes them out):", setAsideRows(a)},
 		{"Altered (the target took them, but what it shows is not what it was given):", alteredRows(a)},
 		{"Last events:", eventRows(a.Events)},
@@ -173,20 +175,38 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 	return nil
 }
 
+func folderRows(folders []admin.Folder) (rows [][]string) {
+	for _, f := range folders {
+		if len(rows) == 0 {
+			rows = append(rows, []string{"  SOURCE", "TARGET", "MESSAGES", "SET ASIDE", "ALTERED"})
+		}
+		rows = append(rows, []string{"  " + folderName(f.Source), folderName(f.Target),
+			count(f.Messages), count(f.SetAside), count(f.Altered)})
+	}
+	return rows
+}
+
+// folderName shows a folder's name as its owner knows it. JSON has the name as
+// it goes over the wire.
+func folderName(wire string) string {
+	name, _ := imapwire.DecodeName(wire)
+	return name
+}
+
 func setAsideRows(a admin.AccountDetail) (rows [][]string) {
 	for _, m := range a.SetAsideMessages {
-		rows = append(rows, []string{fmt.Sprintf("  %d", m.ID), m.Folder, fmt.Sprintf("UID %d", m.UID), octets(m.Octets), m.Reason})
+		rows = append(rows, []string{fmt.Sprintf("  %d", m.ID), folderName(m.Folder), fmt.Sprintf("UID %d", m.UID), octets(m.Octets), m.Reason})
 	}
 	return rows
 }
 
 func alteredRows(a admin.AccountDetail) (rows [][]string) {
 	for _, m := range a.Altered {
-		rows = append(rows, []string{fmt.Sprintf("  folder %d", m.FolderID),
+		rows = append(rows, []string{"  " + folderName(m.Folder),
 			fmt.Sprintf("UID %d became %d", m.SourceUID, m.TargetUID),
 			fmt.Sprintf("%d octets became %d", m.SourceOctets, m.TargetOctets)})
 	}
-	if more := a.AlteredTotal - len(a.Altered); more > 0 {
+	if more := a.AlteredTotal - int64(len(a.Altered)); more > 0 {
 		rows = append(rows, []string{fmt.Sprintf("  and %d more", more)})
 	}
 	return rows

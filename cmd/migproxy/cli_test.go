@@ -110,7 +110,7 @@ func (w *world) fill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := store.Folder{Source: "INBOX", Target: "INBOX", Selectable: true, SourceUIDValidity: 1, TargetUIDValidity: 2}
+	folder := store.Folder{Source: "INBOX.Entw&APw-rfe", Target: "Entw&APw-rfe", Selectable: true, SourceUIDValidity: 1, TargetUIDValidity: 2}
 	steps := []func() error{
 		func() error { return c.SetOrigin(ctx, store.OriginFree) },
 		func() error { return c.SetOrigin(ctx, store.OriginCreated) },
@@ -290,7 +290,7 @@ func TestExport(t *testing.T) {
 	w.fill(t)
 	dir := filepath.Join(t.TempDir(), "out")
 	o := runCLI(t, "account", "show", "anna@example.com", "--export", dir, "--json", "--config", w.config)
-	if o.status != exitDone || !json.Valid([]byte(o.stdout)) || !strings.Contains(o.stderr, "1.eml written (INBOX, UID 7)") {
+	if o.status != exitDone || !json.Valid([]byte(o.stdout)) || !strings.Contains(o.stderr, "1.eml written (INBOX.Entwürfe, UID 7)") {
 		t.Fatalf("%+v", o)
 	}
 	path := filepath.Join(dir, "1.eml")

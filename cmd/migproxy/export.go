@@ -26,7 +26,7 @@ func export(ctx context.Context, c *admin.Client, a admin.AccountDetail, dir str
 		case errors.Is(err, fs.ErrExist):
 			_, err = fmt.Fprintf(told, "%s is there already\n", path)
 		case err == nil:
-			_, err = fmt.Fprintf(told, "%s written (%s, UID %d)\n", path, printable(m.Folder), m.UID)
+			_, err = fmt.Fprintf(told, "%s written (%s, UID %d)\n", path, printable(folderName(m.Folder)), m.UID)
 		}
 		if err != nil {
 			return err
