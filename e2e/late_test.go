@@ -13,7 +13,10 @@ import (
 // lateness is how long after a cut a late server still gets what was sent.
 const lateness = 300 * time.Millisecond
 
-// late stands before a server and delivers everything that a client sends only
+// bulk is the size from which a piece is no command but mail.
+const bulk = 1000
+
+// late stands before a server and delivers the mail that a client sends only
 // after a while, also when the client is gone by then: the server commits what
 // nobody waits for any more. It returns the port to use.
 func late(t testing.TB, port int) int {
@@ -45,8 +48,9 @@ func late(t testing.TB, port int) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// delay copies what the client sends to the server, each piece a while after
-// it came. It holds at most some megabytes, then the client has to wait.
+// delay copies what the client sends to the server, mail and what is behind it
+// a while after it came. It holds at most some megabytes, then the client has
+// to wait.
 func delay(server, client net.Conn) {
 	type piece struct {
 		due   time.Time
@@ -59,7 +63,11 @@ func delay(server, client net.Conn) {
 			buf := make([]byte, 16<<10)
 			n, err := client.Read(buf)
 			if n > 0 {
-				pieces <- piece{time.Now().Add(lateness), buf[:n]}
+				due := time.Now()
+				if n >= bulk {
+					due = due.Add(lateness)
+				}
+				pieces <- piece{due, buf[:n]}
 			}
 			if err != nil {
 				return
