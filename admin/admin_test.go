@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -122,6 +123,11 @@ func (w *world) setAside(t *testing.T, content string) {
 	}
 }
 
+func (w *world) accounts(t *testing.T, state store.State) (all []admin.Account, err error) {
+	err = w.client.Accounts(t.Context(), state, func(a admin.Account) error { all = append(all, a); return nil })
+	return all, err
+}
+
 func status(t *testing.T, err error) int {
 	t.Helper()
 	e, ok := errors.AsType[*admin.Error](err)
@@ -137,18 +143,18 @@ func TestAccounts(t *testing.T) {
 	w.setAside(t, "Subject: x\r\n\r\nx")
 	w.begin(t, "bert")
 
-	all, err := w.client.Accounts(t.Context(), "")
+	all, err := w.accounts(t, "")
 	if err != nil || len(all) != 2 || all[0].Address != "anna@example.com" || all[1].State != store.Provisioning {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	waiting, err := w.client.Accounts(t.Context(), store.Waiting)
+	waiting, err := w.accounts(t, store.Waiting)
 	if err != nil || len(waiting) != 1 || waiting[0].Error != "too many messages were refused" {
 		t.Fatalf("%+v, %v", waiting, err)
 	}
-	if none, err := w.client.Accounts(t.Context(), store.Failed); err != nil || none == nil || len(none) != 0 {
-		t.Errorf("%+v, %v: want an empty list, not null", none, err)
+	if none, err := w.accounts(t, store.Failed); err != nil || len(none) != 0 {
+		t.Errorf("%+v, %v", none, err)
 	}
-	_, err = w.client.Accounts(t.Context(), "asleep")
+	_, err = w.accounts(t, "asleep")
 	if status(t, err) != http.StatusBadRequest || !strings.Contains(err.Error(), "provisioning") {
 		t.Errorf("%v", err)
 	}
@@ -177,6 +183,60 @@ func TestAccounts(t *testing.T) {
 	}
 	if _, err = w.client.Exclude(t.Context(), "x@elsewhere.com"); status(t, err) != http.StatusNotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+// As many accounts as are read at a time, and more.
+func TestAccountsOfManyPages(t *testing.T) {
+	w := start(t)
+	n := 0
+	for _, total := range []int{500, 502} {
+		for ; n < total; n++ {
+			local := fmt.Sprintf("user%04d", n)
+			if _, err := w.store.Note(t.Context(), config.Identity{Login: local, Local: local, Domain: "example.com"}, store.AtSource); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all, err := w.accounts(t, store.AtSource)
+		if err != nil || len(all) != total {
+			t.Fatalf("%d of %d accounts, %v", len(all), total, err)
+		}
+		for i, a := range all {
+			if want := fmt.Sprintf("user%04d@example.com", i); a.Address != want {
+				t.Fatalf("account %d is %s, want %s", i, a.Address, want)
+			}
+		}
+	}
+	// A list that is not wanted to its end.
+	enough := errors.New("enough")
+	if err := w.client.Accounts(t.Context(), "", func(admin.Account) error { return enough }); !errors.Is(err, enough) {
+		t.Error(err)
+	}
+}
+
+// A list that was cut is never taken for a whole one.
+func TestAccountsCut(t *testing.T) {
+	socket := filepath.Join(dir(t), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := []string{"", "[", `[{"address":"a@example.com"}`, `[{"address":"a@example.com"},`, `[{"addr`}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var n int
+		_, _ = fmt.Sscan(r.FormValue("state"), &n)
+		_, _ = io.WriteString(w, answers[n])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+	for n := range answers {
+		err := admin.NewClient(socket).Accounts(t.Context(), store.State(fmt.Sprint(n)), func(admin.Account) error { return nil })
+		if err == nil {
+			t.Errorf("%q was taken for a list", answers[n])
+		}
 	}
 }
 

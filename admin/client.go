@@ -18,7 +18,7 @@ import (
 
 const (
 	callTimeout   = 30 * time.Second // one question and its answer
-	octetsTimeout = 10 * time.Minute // one message, however large
+	streamTimeout = 10 * time.Minute // one message or list, however large
 	errorMax      = 64 << 10         // octets of an error's answer
 )
 
@@ -57,10 +57,33 @@ func (c *Client) SetActive(ctx context.Context, domain string, active bool) (d [
 	return d, err
 }
 
-// Accounts lists the accounts in a state, or all, ordered by address.
-func (c *Client) Accounts(ctx context.Context, state store.State) (a []Account, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/accounts?state="+url.QueryEscape(string(state)), &a)
-	return a, err
+// Accounts calls f for each account in a state, or for all, ordered by address.
+func (c *Client) Accounts(ctx context.Context, state store.State, f func(Account) error) error {
+	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
+	defer cancel()
+	body, err := c.open(ctx, http.MethodGet, "/v1/accounts?state="+url.QueryEscape(string(state)))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	dec := json.NewDecoder(body)
+	if _, err := dec.Token(); err != nil { // [
+		return fmt.Errorf("list of accounts: %w", err)
+	}
+	for dec.More() {
+		var a Account
+		if err := dec.Decode(&a); err != nil {
+			return fmt.Errorf("list of accounts: %w", err)
+		}
+		if err := f(a); err != nil {
+			return err
+		}
+	}
+	// Without the end of the list there were more.
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("the server broke off the list of accounts; see its log: %w", err)
+	}
+	return nil
 }
 
 // Account returns one account with everything that was kept about its copy.
@@ -83,7 +106,7 @@ func (c *Client) Exclude(ctx context.Context, address string) (a Account, err er
 
 // SetAside writes the octets of a message that was set aside.
 func (c *Client) SetAside(ctx context.Context, address string, id int64, w io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, octetsTimeout)
+	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
 	defer cancel()
 	body, err := c.open(ctx, http.MethodGet, accountPath(address)+"/set-aside/"+strconv.FormatInt(id, 10))
 	if err != nil {

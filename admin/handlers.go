@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,6 +17,9 @@ import (
 	"migproxy/config"
 	"migproxy/store"
 )
+
+// accountsPage is how many accounts are read from the store at a time.
+const accountsPage = 500
 
 // What GET /v1/accounts/{address} lists at most, beside the account itself.
 const (
@@ -34,7 +37,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("POST /v1/migration/stop", answer(s, func(ctx context.Context, r *http.Request) ([]DomainStatus, error) {
 		return s.setActive(ctx, r.FormValue("domain"), false)
 	}))
-	mux.HandleFunc("GET /v1/accounts", answer(s, s.accounts))
+	mux.HandleFunc("GET /v1/accounts", s.accounts)
 	mux.HandleFunc("GET /v1/accounts/{address}", answer(s, s.account))
 	mux.HandleFunc("POST /v1/accounts/{address}/retry", answer(s, s.retry))
 	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
@@ -138,24 +141,63 @@ func (s *Server) hasDomain(name string) bool {
 	return slices.ContainsFunc(s.Config.Domains, func(d config.Domain) bool { return d.Name == name })
 }
 
-func (s *Server) accounts(ctx context.Context, r *http.Request) ([]Account, error) {
+// accounts streams a JSON list, page by page: there may be very many.
+func (s *Server) accounts(w http.ResponseWriter, r *http.Request) {
 	state := store.State(r.FormValue("state"))
-	if state != "" && !slices.Contains(states, state) {
-		return nil, badRequest(fmt.Sprintf("there is no state %q; the states are %s", state, StateNames()))
+	if state != "" && !slices.Contains(store.States(), state) {
+		s.fail(w, r, badRequest(fmt.Sprintf("there is no state %q; the states are %s", state, StateNames())))
+		return
 	}
-	all, err := s.Store.Accounts(ctx, state)
-	views := make([]Account, 0, len(all))
-	for _, a := range all {
-		views = append(views, viewAccount(a))
+	page, err := s.accountsPage(r.Context(), state, "")
+	if err != nil {
+		s.fail(w, r, err)
+		return
 	}
-	return views, err
+	w.Header().Set("Content-Type", "application/json")
+	if err := s.writeAccounts(r.Context(), deadlineWriter{w}, state, page); err != nil {
+		s.Log.Error("list of accounts", zap.Error(err))
+		panic(http.ErrAbortHandler) // the client sees a cut, not an end
+	}
+}
+
+// writeAccounts writes the list of which page is the beginning.
+func (s *Server) writeAccounts(ctx context.Context, w io.Writer, state store.State, page []store.Account) error {
+	if _, err := io.WriteString(w, "["); err != nil {
+		return err
+	}
+	out, separator := json.NewEncoder(w), ""
+	for {
+		for _, a := range page {
+			if _, err := io.WriteString(w, separator); err != nil {
+				return err
+			}
+			if err := out.Encode(viewAccount(a)); err != nil {
+				return err
+			}
+			separator = ","
+		}
+		if len(page) < accountsPage {
+			_, err := io.WriteString(w, "]")
+			return err
+		}
+		var err error
+		if page, err = s.accountsPage(ctx, state, page[len(page)-1].Identity.Address()); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Server) accountsPage(ctx context.Context, state store.State, after string) ([]store.Account, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return s.Store.Accounts(ctx, state, after, accountsPage)
 }
 
 // StateNames lists the states as they are shown.
 func StateNames() string {
-	names := make([]string, len(states))
-	for i, s := range states {
-		names[i] = string(s)
+	var names []string
+	for _, s := range store.States() {
+		names = append(names, string(s))
 	}
 	return strings.Join(names, ", ")
 }

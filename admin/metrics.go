@@ -8,11 +8,8 @@ import (
 	"migproxy/store"
 )
 
-// states are all values of the label state.
-var states = []store.State{store.Provisioning, store.Copying, store.Active, store.Finished, store.Native,
-	store.AtSource, store.Conflict, store.Waiting, store.Failed, store.Excluded}
-
 var (
+	// The label state has the values of store.States.
 	accountsDesc = prometheus.NewDesc("migproxy_accounts", "Accounts by state.", []string{"state"}, nil)
 	activeDesc   = prometheus.NewDesc("migproxy_migration_active",
 		"1 while new accounts may begin in the domain, 0 while stopped.", []string{"domain"}, nil)
@@ -38,7 +35,7 @@ func (c *accountCollector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(accountsDesc, err)
 	} else {
-		for _, state := range states {
+		for _, state := range store.States() {
 			ch <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue,
 				float64(stats.Accounts[state]), string(state))
 		}

@@ -280,7 +280,7 @@ func TestDelegatedLogin(t *testing.T) {
 	if !slices.Equal(w.source.authz, []string{anna}) {
 		t.Errorf("the source got the authorisation identities %q", w.source.authz)
 	}
-	if list, err := w.store.Accounts(w.ctx, ""); err != nil || len(list) != 0 {
+	if list, err := w.store.Accounts(w.ctx, "", "", 1); err != nil || len(list) != 0 {
 		t.Errorf("written: %v, %v", list, err)
 	}
 	w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})

@@ -23,6 +23,11 @@ const (
 	Excluded     State = "excluded"     // the administrator keeps it at the source
 )
 
+// States lists all of them, in the order in which they are shown.
+func States() []State {
+	return []State{Provisioning, Copying, Active, Finished, Native, AtSource, Conflict, Waiting, Failed, Excluded}
+}
+
 // Origin says how the account came to be on the target, as far as it has been
 // committed.
 type Origin string

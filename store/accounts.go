@@ -66,13 +66,15 @@ func (s *Store) Account(ctx context.Context, address string) (Account, error) {
 	return a, found(err)
 }
 
-// Accounts lists the accounts, ordered by address; state "" is all.
-func (s *Store) Accounts(ctx context.Context, state State) ([]Account, error) {
-	scan := func(rows *sql.Rows) (Account, error) { return scanAccount(rows) }
-	if state == "" {
-		return list(ctx, s.r, scan, "SELECT "+accountColumns+" FROM accounts ORDER BY address")
-	}
-	return list(ctx, s.r, scan, "SELECT "+accountColumns+" FROM accounts WHERE state = $1 ORDER BY address", state)
+// Accounts lists the accounts whose address comes after one, in the order of
+// their addresses, at most limit; state "" is all. A caller pages by the last
+// address, so that no read of the database waits for whoever reads the list.
+func (s *Store) Accounts(ctx context.Context, state State, after string, limit int) ([]Account, error) {
+	// One walk along the addresses, whatever the state: to pick by the state
+	// first would sort all that have it again for each page.
+	return list(ctx, s.r, func(rows *sql.Rows) (Account, error) { return scanAccount(rows) },
+		"SELECT "+accountColumns+` FROM accounts WHERE address > $1 AND ($2 = '' OR state = $2)
+		ORDER BY address LIMIT $3`, after, state, limit)
 }
 
 // NewAccount is what Begin writes.

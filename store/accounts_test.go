@@ -186,19 +186,25 @@ func TestAccounts(t *testing.T) {
 	put(t, s, "carl", Failed, "")
 	put(t, s, "anna", Active, "")
 	put(t, s, "bert", Active, "")
-	names := func(state State) (all string) {
-		accounts, err := s.Accounts(t.Context(), state)
+	for _, c := range []struct {
+		state State
+		after string
+		limit int
+		want  string
+	}{
+		{"", "", 9, "anna bert carl "}, {"", "", 2, "anna bert "}, {"", "bert@example.com", 2, "carl "},
+		{Active, "", 9, "anna bert "}, {Active, "anna@example.com", 9, "bert "}, {Failed, "", 1, "carl "},
+		{Failed, "carl@example.com", 9, ""}, {Native, "", 9, ""},
+	} {
+		accounts, err := s.Accounts(t.Context(), c.state, c.after, c.limit)
 		ok(t, err)
+		have := ""
 		for _, a := range accounts {
-			all += a.Identity.Local + " "
+			have += a.Identity.Local + " "
 		}
-		return all
-	}
-	if all := names(""); all != "anna bert carl " {
-		t.Error(all)
-	}
-	if active := names(Active); active != "anna bert " {
-		t.Error(active)
+		if have != c.want {
+			t.Errorf("%+v: %s", c, have)
+		}
 	}
 }
 

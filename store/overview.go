@@ -53,13 +53,10 @@ type Statistics struct {
 	Accounts              map[State]int64 `json:"accounts"` // every state has an entry
 }
 
-var allStates = []State{Provisioning, Copying, Active, Finished, Native,
-	AtSource, Conflict, Waiting, Failed, Excluded}
-
 // Statistics counts.
 func (s *Store) Statistics(ctx context.Context) (Statistics, error) {
-	st := Statistics{Accounts: make(map[State]int64, len(allStates))}
-	for _, state := range allStates {
+	st := Statistics{Accounts: make(map[State]int64)}
+	for _, state := range States() {
 		st.Accounts[state] = 0
 	}
 	// One transaction, so that the figures agree with each other.

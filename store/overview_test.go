@@ -33,7 +33,7 @@ func TestActiveIsSeededOnce(t *testing.T) {
 func TestStatistics(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	st, err := s.Statistics(t.Context())
-	if err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 0 || len(st.Accounts) != len(allStates) {
+	if err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 0 || len(st.Accounts) != len(States()) {
 		t.Errorf("%+v %v", st, err)
 	}
 	_, err = s.Note(t.Context(), identity("native"), Native)

@@ -48,7 +48,7 @@ func TestPasswordVersions(t *testing.T) {
 
 func TestSealPasswordByState(t *testing.T) {
 	s := openDir(t, t.TempDir())
-	for _, state := range allStates {
+	for _, state := range States() {
 		t.Run(string(state), func(t *testing.T) {
 			a := put(t, s, string(state), state, OriginCreated)
 			_, err := s.SealPassword(t.Context(), a.ID, config.NewSecret("new"))

@@ -25,23 +25,44 @@ func newAccounts(connect connector) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := c.Accounts(cmd.Context(), store.State(state))
-			if err != nil {
-				return err
-			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), list)
+				return listJSON(cmd.Context(), c, store.State(state), cmd.OutOrStdout())
 			}
-			rows := [][]string{{"ADDRESS", "STATE", "MESSAGES", "SET ASIDE", "CHANGED", "ERROR"}}
-			for _, a := range list {
-				rows = append(rows, []string{a.Address, string(a.State), progress(a), count(a.SetAside), showTime(a.UpdatedAt), a.Error})
-			}
-			return writeTable(cmd.OutOrStdout(), rows)
+			return listTable(cmd.Context(), c, store.State(state), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "only accounts in this `state`: "+admin.StateNames())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// listJSON writes the accounts one after the other: there may be very many.
+func listJSON(ctx context.Context, c *admin.Client, state store.State, w io.Writer) error {
+	list := jsonList{w: w}
+	if err := c.Accounts(ctx, state, func(a admin.Account) error { return list.add(a) }); err != nil {
+		return err
+	}
+	return list.end()
+}
+
+// listTable writes the accounts as a table, in blocks that are aligned each on
+// its own, so that a long list is not held.
+func listTable(ctx context.Context, c *admin.Client, state store.State, w io.Writer) error {
+	rows := [][]string{{"ADDRESS", "STATE", "MESSAGES", "SET ASIDE", "CHANGED", "ERROR"}}
+	err := c.Accounts(ctx, state, func(a admin.Account) error {
+		if len(rows) == tableBlock {
+			if err := writeTable(w, rows); err != nil {
+				return err
+			}
+			rows = rows[:0]
+		}
+		rows = append(rows, []string{a.Address, string(a.State), progress(a), count(a.SetAside), showTime(a.UpdatedAt), a.Error})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return writeTable(w, rows)
 }
 
 // progress is how many messages are on the target, of how many.

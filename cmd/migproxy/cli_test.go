@@ -7,6 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -235,6 +237,42 @@ func TestAccountsJSONIsAList(t *testing.T) {
 		if n == 0 {
 			w.fill(t)
 		}
+	}
+}
+
+// A list that is longer than what is held at a time loses no row.
+func TestLongList(t *testing.T) {
+	path := settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")
+	l, err := net.Listen("unix", filepath.Join(filepath.Dir(path), "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 2*tableBlock + 3
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		list := make([]admin.Account, n)
+		for i := range list {
+			list[i] = admin.Account{Address: fmt.Sprintf("user%d@example.com", i), Error: "<why>"}
+		}
+		_ = json.NewEncoder(w).Encode(list)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+
+	table := strings.Split(strings.TrimSpace(runCLI(t, "accounts", "--config", path).stdout), "\n")
+	if len(table) != n+1 || !strings.HasPrefix(table[0], "ADDRESS ") {
+		t.Fatalf("%d lines, the first is %q", len(table), table[0])
+	}
+	for i, line := range table[1:] {
+		if !strings.HasPrefix(line, fmt.Sprintf("user%d@example.com ", i)) {
+			t.Fatalf("line %d is %q", i, line)
+		}
+	}
+	var list []admin.Account
+	o := runCLI(t, "accounts", "--json", "--config", path)
+	if err := json.Unmarshal([]byte(o.stdout), &list); err != nil || len(list) != n || list[n-1].Error != "<why>" ||
+		!strings.Contains(o.stdout, "<why>") {
+		t.Errorf("%d accounts, %v", len(list), err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,6 +37,41 @@ func writeJSON(w io.Writer, value any) error {
 	enc.SetIndent("", "  ")
 	return enc.Encode(value)
 }
+
+// jsonList writes a list as writeJSON does, without holding it.
+type jsonList struct {
+	w     io.Writer
+	begun bool
+}
+
+func (l *jsonList) add(value any) error {
+	before := "[\n  "
+	if l.begun {
+		before = ",\n  "
+	}
+	l.begun = true
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("  ", "  ")
+	if err := enc.Encode(value); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(l.w, "%s%s", before, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	return err
+}
+
+func (l *jsonList) end() error {
+	after := "\n]\n"
+	if !l.begun {
+		after = "[]\n"
+	}
+	_, err := io.WriteString(l.w, after)
+	return err
+}
+
+// tableBlock is how many rows of a long table are held at a time.
+const tableBlock = 500
 
 // writeTable aligns rows of cells.
 func writeTable(w io.Writer, rows [][]string) error {
