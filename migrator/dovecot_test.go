@@ -122,7 +122,7 @@ func (b *bench) options(t testing.TB) migrator.Options {
 	if b.driver != nil {
 		drivers[domain] = b.driver
 	}
-	return migrator.Options{Store: b.store, Domains: b.domains, Drivers: drivers, Owner: "test", Concurrency: 2,
+	return migrator.Options{Store: b.store, Domains: b.domains, Drivers: drivers, Owner: "test", Concurrency: 2, Grace: 10 * time.Second,
 		SettleQuiet: 250 * time.Millisecond, Metrics: prometheus.NewRegistry(), Log: zaptest.NewLogger(t)}
 }
 

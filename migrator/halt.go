@@ -34,7 +34,7 @@ func (j *job) putDown(ctx context.Context, err error) {
 	if err == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putDownTimeout)
 	defer cancel()
 	// What was settled has begun the count of attempts anew.
 	if errors.Is(err, store.ErrFenced) || errors.Is(j.claim.Refresh(ctx), store.ErrFenced) {

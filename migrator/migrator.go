@@ -30,8 +30,8 @@ const (
 	ioTimeout = 2 * time.Minute
 	// loginTimeout bounds one login on a server.
 	loginTimeout = time.Minute
-	// stopGrace is how long a batch under way may go on after the end was asked for.
-	stopGrace = 10 * time.Second
+	// putDownTimeout bounds the commit that ends the work on an account.
+	putDownTimeout = 10 * time.Second
 )
 
 // Options are what a Migrator works with.
@@ -45,6 +45,9 @@ type Options struct {
 	// SettleQuiet is how long a target's UIDNEXT must have been still before an
 	// interrupted batch is settled.
 	SettleQuiet time.Duration
+	// Grace is how long a batch or a command under way may go on after the end
+	// was asked for.
+	Grace time.Duration
 	// CredentialsMaxAge is how long a sealed password is kept after its last use.
 	CredentialsMaxAge time.Duration
 	Log               *zap.Logger
@@ -187,7 +190,7 @@ func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
 	hard, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(stopGrace, func() { cancel(errStopped) })
+		t := time.AfterFunc(m.o.Grace, func() { cancel(errStopped) })
 		context.AfterFunc(hard, func() { t.Stop() })
 	})()
 	var renewal sync.WaitGroup

@@ -13,10 +13,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
 
 	"migproxy/admin"
 	"migproxy/config"
+	"migproxy/store"
 )
 
 // serveFor starts everything and returns the addresses of its listeners; the
@@ -110,6 +115,65 @@ func TestServe(t *testing.T) {
 	if o := runCLI(t, "status", "--config", path); !strings.Contains(o.stdout, "The settings say migration.active: true") {
 		t.Errorf("%s", o.stdout)
 	}
+}
+
+// A provision command that blocks is killed when the grace is over, with all
+// that it started, and its account goes on at the next start.
+func TestServeEndsWithACommandRunning(t *testing.T) {
+	cfg, err := config.Load(settingsFile(t, "127.0.0.1:1", "127.0.0.1:2"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	started, command := filepath.Join(dir, "started"), filepath.Join(dir, "command")
+	if err := syscall.Mkfifo(started, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The child holds standard error open, which a wait for the command's end
+	// would wait for too.
+	if err := os.WriteFile(command, []byte("#!/bin/sh\nsleep 600 & echo >"+started+"; sleep 600\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Shutdown.Grace = config.Duration(100 * time.Millisecond)
+	cfg.Domains[0].Target.Provision.Command = []string{command}
+	cfg.Domains[0].Target.Provision.Timeout = config.Duration(time.Hour)
+	withStore := func(do func(*store.Store)) {
+		t.Helper()
+		s, err := store.Open(t.Context(), cfg.State, zaptest.NewLogger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(s)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	withStore(func(s *store.Store) {
+		if _, _, err := s.Begin(t.Context(), store.NewAccount{Identity: identity("anna"),
+			Password: config.NewSecret("x"), Mode: config.ModeAccounts}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	_, stop := serveFor(t, cfg)
+	if _, err := os.ReadFile(started); err != nil { // until the command is there
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(8 * time.Second): // the grace, and what a slow machine takes
+		t.Fatal("the end waits for the command")
+	}
+	withStore(func(s *store.Store) {
+		a, err := s.Account(t.Context(), "anna@example.com")
+		if err != nil || a.State != store.Provisioning || a.Reason != "" || a.Due.IsZero() {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
 }
 
 func get(t *testing.T, url string) (int, string) {
