@@ -13,8 +13,12 @@ import (
 // lateness is how long after a cut a late server still gets what was sent.
 const lateness = 300 * time.Millisecond
 
-// bulk is the size from which a piece is no command but mail.
-const bulk = 1000
+// bulk is the size from which a piece is no command but mail, and lateRate how
+// many octets a second of it pass: slow enough to be killed in the middle.
+const (
+	bulk     = 1000
+	lateRate = 250_000
+)
 
 // late stands before a server and delivers the mail that a client sends only
 // after a while, also when the client is gone by then: the server commits what
@@ -74,8 +78,13 @@ func delay(server, client net.Conn) {
 			}
 		}
 	}()
+	var free time.Time // when the line can carry the next piece
 	for p := range pieces {
+		if free.After(p.due) {
+			p.due = free
+		}
 		time.Sleep(time.Until(p.due)) // this is the lateness itself
+		free = time.Now().Add(time.Duration(len(p.bytes)) * time.Second / lateRate)
 		if _, err := server.Write(p.bytes); err != nil {
 			_ = client.Close()
 		}
