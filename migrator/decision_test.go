@@ -226,6 +226,64 @@ func TestSourceUIDValidityChanges(t *testing.T) {
 	equal(t, source, target, "INBOX", "Work")
 }
 
+// The same between two runs, when no batch is open.
+func TestSourceUIDValidityChangesBetweenRuns(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	target.onAppend = func(n int, _ []fakeMail) verdict {
+		if n == 2 {
+			return verdict{no: "[OVERQUOTA] full"}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", store.Waiting); a.Messages == 0 {
+		t.Fatal("nothing was copied before")
+	}
+	source.mu.Lock()
+	source.box("INBOX").validity += 5
+	source.mu.Unlock()
+	if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+// What showed that a message is refused for its own sake is known after a
+// crash, also when its neighbour was acknowledged and not yet settled.
+func TestCrashBetweenRefusalAndWitness(t *testing.T) {
+	_, target, _, b := fakes(t, func(f *fakeServer) {
+		f.box("INBOX").fill(20, false)
+		f.box("Z").add(fakeMail{body: "x: bad"})
+	})
+	refusedAt := 0
+	target.onAppend = func(n int, mails []fakeMail) verdict {
+		if mails[0].body == "x: bad" {
+			refusedAt = n
+			return verdict{no: "[CANNOT] I do not like it"}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	o := b.options(t)
+	o.Concurrency = 1
+	k := &killer{name: "batch.acked", n: 1, died: make(chan struct{})}
+	o.Step = func(step string) {
+		target.mu.Lock()
+		after := refusedAt > 0 && target.appends > refusedAt
+		target.mu.Unlock()
+		if after {
+			k.step(step)
+		}
+	}
+	crash(t, b, o, k)
+	if k.n > 0 {
+		t.Fatal("it did not die")
+	}
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.SetAside != 1 || a.Messages != 20 {
+		t.Fatal(a.State, a.SetAside, a.Messages, a.Reason)
+	}
+}
+
 func (f *fakeServer) sent() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -314,3 +314,47 @@ func TestDovecotToDovecot(t *testing.T) {
 		t.Errorf("%q", texts)
 	}
 }
+
+// What a real Dovecot does to odd messages is told: bare line feeds and NULs are
+// altered with both digests kept, an empty message is set aside.
+func TestDovecotTakesOddMessages(t *testing.T) {
+	source := newFake(t, secret)
+	target := servers.StartDovecot(t, servers.DovecotOptions{Separator: ".", Prefix: "INBOX.", Extra: noSync})
+	const date = "14-Mar-2019 05:06:07 +0100"
+	odd := map[string]string{
+		"bare LF": "Subject: lf\n\nx\n", "NUL": "Subject: nul\r\n\r\na\x00b\r\n", "8-bit header": "Subject: \xe4\r\n\r\nx\r\n",
+		"no end of line": "Subject: open\r\n\r\nx", "From line": "From a@b Mon Jan  1\r\nSubject: from\r\n\r\nx\r\n",
+		"long line": "Subject: long\r\n\r\n" + strings.Repeat("x", 100_000) + "\r\n", "no header": "\r\n\r\nx\r\n",
+		"big": "Subject: big\r\n\r\n" + strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 300_000),
+	}
+	for _, body := range odd {
+		source.box("INBOX").add(fakeMail{body: body, date: date, flags: []string{`\Flagged`, "$MDNSent", "Odd]Keyword"}})
+	}
+	source.box("INBOX").add(fakeMail{body: "", date: date})
+	source.box("INBOX").fill(30, true)
+	b := newBench(t, source.port, target.IMAP, &dovecotDriver{d: target})
+	a := b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret)})
+	a = b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Active || a.Messages != int64(30+len(odd)) || a.SetAside != 1 {
+		t.Fatal(a.State, a.Messages, a.SetAside, a.Reason)
+	}
+	altered, err := b.store.AlteredMessages(context.Background(), a.ID, 100)
+	if err != nil || len(altered) != 2 {
+		t.Fatalf("%+v %v", altered, err)
+	}
+	for _, x := range altered {
+		if x.SourceSHA256 == x.TargetSHA256 {
+			t.Errorf("%+v", x)
+		}
+	}
+	have := map[string]int{}
+	for _, m := range mailbox(t, dial(t, target.IMAP, "anna@example.com", secret))["INBOX"] {
+		have[m.sum]++
+	}
+	for name, body := range odd {
+		sum := fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
+		if n := have[sum]; n != 1 && name != "bare LF" && name != "NUL" {
+			t.Errorf("%s is there %d times", name, n)
+		}
+	}
+}

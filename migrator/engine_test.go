@@ -350,6 +350,16 @@ func TestQuarantine(t *testing.T) {
 		}, onAppend: func(_ int, mails []fakeMail) verdict {
 			return verdict{cut: slices.ContainsFunc(mails, isBad)}
 		}, state: store.Active, aside: 1, messages: 40},
+		"one that does not fit": {fill: func(f *fakeServer) {
+			f.box("INBOX").fill(2, false)
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+			f.box("Work").fill(20, false)
+		}, onAppend: func(_ int, mails []fakeMail) verdict {
+			if slices.ContainsFunc(mails, isBad) {
+				return verdict{no: "[OVERQUOTA] full"}
+			}
+			return verdict{}
+		}, state: store.Waiting, messages: 20},
 		"a full mailbox": {fill: twoFolders, onAppend: func(int, []fakeMail) verdict {
 			return verdict{no: "[OVERQUOTA] full"}
 		}, state: store.Waiting},
