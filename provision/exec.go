@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -162,16 +164,17 @@ func minimalEnvironment() []string {
 type tail struct {
 	limit int
 	kept  []byte
+	cut   bool // what came before kept was thrown away
 }
 
 func (t *tail) Write(p []byte) (int, error) {
 	n := len(p)
 	if len(p) > t.limit {
-		p = p[len(p)-t.limit:]
+		p, t.cut = p[len(p)-t.limit:], true
 	}
 	t.kept = append(t.kept, p...)
 	if over := len(t.kept) - t.limit; over > 0 {
-		t.kept = append(t.kept[:0], t.kept[over:]...)
+		t.kept, t.cut = append(t.kept[:0], t.kept[over:]...), true
 	}
 	return n, nil
 }
@@ -179,8 +182,15 @@ func (t *tail) Write(p []byte) (int, error) {
 // reason gives the last lines as one line that may be logged, with the
 // password masked, in front of it ": ". It is empty where nothing was written.
 func (t *tail) reason(password config.Secret) string {
-	// First mask, then cut: a cut password would no longer be recognised.
-	text := mask(string(t.kept), password)
+	// First mask, then cut: a cut password would no longer be recognised. What
+	// was cut already may begin within one.
+	spellings := spellingsOf(password)
+	text := mask(string(t.kept), spellings)
+	if t.cut {
+		for _, s := range spellings {
+			text = withoutEndOf(text, s)
+		}
+	}
 	text = strings.TrimSpace(text)
 	if over := len(text) - reasonMax; over > 0 {
 		text = text[over:]
@@ -198,29 +208,50 @@ func (t *tail) reason(password config.Secret) string {
 	return ": " + text
 }
 
-// mask hides the password in each spelling in which a script is likely to
-// repeat it: as it is, in base64, in JSON, and as a shell's trace quotes it.
-func mask(text string, password config.Secret) string {
+// spellingsOf lists the spellings in which a script is likely to repeat a
+// password: as it is, in base64, in JSON, as a shell's trace or Python's repr
+// quotes it, and as it stands in a URL.
+func spellingsOf(password config.Secret) []string {
 	secret := password.Reveal()
 	if secret == "" {
-		return text
+		return nil
 	}
+	ascii := strconv.QuoteToASCII(secret)
+	repr := strings.ReplaceAll(secret, `\`, `\\`)
 	spellings := []string{
 		secret,
 		base64.StdEncoding.EncodeToString([]byte(secret)),
 		strings.ReplaceAll(secret, "'", `'\''`),
+		repr,
+		strings.ReplaceAll(repr, "'", `\'`),
+		ascii[1 : len(ascii)-1],
+		url.QueryEscape(secret),
+		url.PathEscape(secret),
 	}
 	for _, escapeHTML := range []bool{true, false} {
 		var b bytes.Buffer
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(escapeHTML)
 		if enc.Encode(secret) == nil {
-			spellings = append(spellings, strings.Trim(strings.TrimSpace(b.String()), `"`))
+			quoted := strings.TrimSpace(b.String())
+			spellings = append(spellings, quoted[1:len(quoted)-1])
 		}
 	}
+	return spellings
+}
+
+func mask(text string, spellings []string) string {
 	for _, s := range spellings {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, password.String())
+		text = strings.ReplaceAll(text, s, config.Secret{}.String())
+	}
+	return text
+}
+
+// withoutEndOf cuts the longest end of s off the beginning of text.
+func withoutEndOf(text, s string) string {
+	for i := 1; i < len(s); i++ {
+		if rest, found := strings.CutPrefix(text, s[i:]); found {
+			return rest
 		}
 	}
 	return text

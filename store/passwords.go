@@ -43,6 +43,7 @@ func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secr
 			_, err = x.exec("UPDATE credentials SET used_at = $1 WHERE account_id = $2", millis(now), id)
 		default:
 			version++
+			x.erased = err == nil // the one before
 			err = s.sealPassword(x, id, a.Identity.Address(), password, now)
 		}
 		if err != nil {

@@ -133,6 +133,10 @@ func TestErasedPasswordLeavesNothing(t *testing.T) {
 		"flipped": func(t *testing.T, s *Store) error {
 			return claim(t, s).Flip(t.Context(), Active, 1)
 		},
+		"replaced": func(t *testing.T, s *Store) error {
+			_, err := s.SealPassword(t.Context(), 1, config.NewSecret("newer"))
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -148,6 +152,31 @@ func TestErasedPasswordLeavesNothing(t *testing.T) {
 				t.Error("the sealed password is still there")
 			}
 		})
+	}
+}
+
+// A crash right after the erasure leaves a log that the next start empties.
+func TestErasedPasswordLeavesNothingAfterACrash(t *testing.T) {
+	dir, after := t.TempDir(), t.TempDir()
+	s := openDir(t, dir)
+	begin(t, s, "anna", "secret")
+	var key []byte
+	ok(t, s.r.QueryRowContext(t.Context(), "SELECT sealed_key FROM credentials").Scan(&key))
+	_, err := s.w.ExecContext(t.Context(), "DELETE FROM credentials")
+	ok(t, err)
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	ok(t, err)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		ok(t, err)
+		ok(t, os.WriteFile(filepath.Join(after, filepath.Base(name)), b, 0o600))
+	}
+	if !bytes.Contains(files(t, after), key) {
+		t.Fatal("the log does not show the erased password")
+	}
+	openDir(t, after)
+	if bytes.Contains(files(t, after), key) {
+		t.Error("the erased password is still there")
 	}
 }
 

@@ -97,7 +97,12 @@ func (s *Store) prepare(ctx context.Context, keyFile string) error {
 	if err := migrate(ctx, s.w); err != nil {
 		return err
 	}
-	return s.unlock(ctx, keyFile)
+	if err := s.unlock(ctx, keyFile); err != nil {
+		return err
+	}
+	// A crash may have come between an erasure and this.
+	s.truncateLog(ctx)
+	return nil
 }
 
 // openSQLite sets up a pool. WAL and synchronous=FULL: a commit that returned
