@@ -283,6 +283,40 @@ func TestStartStopAndStatus(t *testing.T) {
 	}
 }
 
+// What is erased soon is announced before: a week ahead, or a tenth of a
+// shorter age.
+func TestStatusBeforePasswordsExpire(t *testing.T) {
+	w := start(t)
+	a := w.begin(t, "anna")
+	for _, c := range []struct {
+		maxAge   time.Duration
+		expiring int64
+		notice   time.Duration
+	}{
+		{90 * 24 * time.Hour, 0, 7 * 24 * time.Hour},
+		{20 * 24 * time.Hour, 0, 2 * 24 * time.Hour},
+		{time.Microsecond, 1, 0}, // used longer ago than that
+	} {
+		w.cfg.State.CredentialsMaxAge = config.Duration(c.maxAge)
+		before := time.Now()
+		s, err := w.client.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := w.client.Account(t.Context(), "anna@example.com")
+		if err != nil || !d.PasswordExpires.Equal(a.PasswordUsedAt.Add(c.maxAge)) {
+			t.Errorf("%s: expires %s, used %s, %v", c.maxAge, d.PasswordExpires, a.PasswordUsedAt, err)
+		}
+		p := s.Passwords
+		if p.Expiring != c.expiring || p.ExpiringUntil.Before(before.Add(c.notice)) || p.ExpiringUntil.After(time.Now().Add(c.notice+time.Minute)) {
+			t.Errorf("%s: %+v", c.maxAge, p)
+		}
+		if want := (c.expiring > 0); want != p.FirstExpires.Equal(d.PasswordExpires) || want == p.FirstExpires.IsZero() {
+			t.Errorf("%s: %+v", c.maxAge, p)
+		}
+	}
+}
+
 func TestEvents(t *testing.T) {
 	w := start(t)
 	const n = 1200 // more than two pages

@@ -21,7 +21,18 @@ type Status struct {
 	// MigrationActive is true while any domain's migration is.
 	MigrationActive bool `json:"migration_active"`
 	store.Statistics
-	Domains []DomainStatus `json:"domains"`
+	Passwords PasswordStatus `json:"passwords"`
+	Domains   []DomainStatus `json:"domains"`
+}
+
+// PasswordStatus says which sealed passwords will soon be erased because
+// nobody used them. Their accounts then wait for their users' next login.
+type PasswordStatus struct {
+	// Expiring counts those that are erased before ExpiringUntil, unless they
+	// are used; FirstExpires is when the first of them is.
+	Expiring      int64     `json:"expiring"`
+	ExpiringUntil time.Time `json:"expiring_until"`
+	FirstExpires  time.Time `json:"first_expires,omitzero"`
 }
 
 // DomainStatus says whether new accounts may begin in a domain.
@@ -47,22 +58,28 @@ type Account struct {
 	SetAside int64        `json:"set_aside"`
 	Attempts int          `json:"attempts"`
 	// Error is why the account waits, failed or is in conflict, and what to do.
-	Error       string    `json:"error"`
-	HasPassword bool      `json:"has_password"`
-	Due         time.Time `json:"due,omitzero"`
-	CreatedAt   time.Time `json:"created_at,omitzero"`
-	UpdatedAt   time.Time `json:"updated_at,omitzero"`
-	ProgressAt  time.Time `json:"progress_at,omitzero"`
-	FlippedAt   time.Time `json:"flipped_at,omitzero"`
+	Error       string `json:"error"`
+	HasPassword bool   `json:"has_password"`
+	// PasswordExpires is when the password is erased unless it is used before.
+	PasswordExpires time.Time `json:"password_expires,omitzero"`
+	Due             time.Time `json:"due,omitzero"`
+	CreatedAt       time.Time `json:"created_at,omitzero"`
+	UpdatedAt       time.Time `json:"updated_at,omitzero"`
+	ProgressAt      time.Time `json:"progress_at,omitzero"`
+	FlippedAt       time.Time `json:"flipped_at,omitzero"`
 }
 
-func viewAccount(a store.Account) Account {
-	return Account{
+func (s *Server) viewAccount(a store.Account) Account {
+	v := Account{
 		Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Mode: a.Mode,
 		Messages: a.Messages, Expected: a.Expected, Bytes: a.Bytes, SetAside: a.SetAside,
 		Attempts: a.Attempts, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, ProgressAt: a.ProgressAt, FlippedAt: a.FlippedAt,
 	}
+	if a.HasPassword {
+		v.PasswordExpires = a.PasswordUsedAt.Add(s.Config.State.CredentialsMaxAge.Std())
+	}
+	return v
 }
 
 // AccountDetail is an account with everything that was kept about its copy.

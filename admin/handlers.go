@@ -18,6 +18,9 @@ import (
 	"migproxy/store"
 )
 
+// expiryNotice is how long before a password is erased status warns, at most.
+const expiryNotice = 7 * 24 * time.Hour
+
 // accountsPage is how many accounts are read from the store at a time.
 const accountsPage = 500
 
@@ -89,9 +92,26 @@ func (s *Server) status(ctx context.Context, _ *http.Request) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
+	passwords, err := s.passwords(ctx)
+	if err != nil {
+		return Status{}, err
+	}
 	domains, err := s.domains(ctx)
 	active := slices.ContainsFunc(domains, func(d DomainStatus) bool { return d.Active })
-	return Status{Version: s.Version, MigrationActive: active, Statistics: stats, Domains: domains}, err
+	return Status{Version: s.Version, MigrationActive: active, Statistics: stats, Passwords: passwords, Domains: domains}, err
+}
+
+// passwords looks ahead at what will be erased, for a week or, where passwords
+// are not kept for long, for the last tenth of that time.
+func (s *Server) passwords(ctx context.Context) (PasswordStatus, error) {
+	maxAge := s.Config.State.CredentialsMaxAge.Std()
+	until := time.Now().Add(min(maxAge/10, expiryNotice))
+	n, first, err := s.Store.Unused(ctx, until.Add(-maxAge))
+	p := PasswordStatus{Expiring: n, ExpiringUntil: until}
+	if n > 0 {
+		p.FirstExpires = first.Add(maxAge)
+	}
+	return p, err
 }
 
 func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
@@ -171,7 +191,7 @@ func (s *Server) writeAccounts(ctx context.Context, w io.Writer, state store.Sta
 			if _, err := io.WriteString(w, separator); err != nil {
 				return err
 			}
-			if err := out.Encode(viewAccount(a)); err != nil {
+			if err := out.Encode(s.viewAccount(a)); err != nil {
 				return err
 			}
 			separator = ","
@@ -249,7 +269,7 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	d := AccountDetail{Account: viewAccount(a), Folders: views(folders, viewFolder),
+	d := AccountDetail{Account: s.viewAccount(a), Folders: views(folders, viewFolder),
 		SetAsideMessages: views(aside, viewSetAside), Altered: views(altered, viewAltered), Events: views(events, viewEvent)}
 	for _, f := range folders {
 		d.AlteredTotal += f.Altered
@@ -276,7 +296,7 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed or in conflict can be tried again",
 			a.Identity.Address(), a.State))
 	}
-	return viewAccount(again), err
+	return s.viewAccount(again), err
 }
 
 func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) {
@@ -288,7 +308,7 @@ func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) 
 	if errors.Is(err, store.ErrChanged) {
 		return Account{}, conflict(fmt.Sprintf("%s lives on the target already and cannot be kept at the source", id.Address()))
 	}
-	return viewAccount(a), err
+	return s.viewAccount(a), err
 }
 
 // setAsideOctets streams a message as it was on the source.

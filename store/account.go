@@ -60,6 +60,7 @@ type Account struct {
 	// It goes on counting after one is erased.
 	PasswordVersion int64
 	HasPassword     bool
+	PasswordUsedAt  time.Time // to the hour; zero without a password
 
 	Due       time.Time // when a worker is to look at it; zero: never
 	CreatedAt time.Time

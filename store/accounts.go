@@ -13,16 +13,17 @@ import (
 
 const accountColumns = `id, login, local, domain, state, origin, mode, reason,
 	messages, bytes, expected, set_aside, attempts, password_version,
-	EXISTS (SELECT 1 FROM credentials WHERE account_id = accounts.id),
+	COALESCE((SELECT used_at FROM credentials WHERE account_id = accounts.id), 0),
 	due, created_at, updated_at, progress_at, flipped_at`
 
 func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
 	var a Account
-	var due, created, updated, progress, flipped int64
+	var used, due, created, updated, progress, flipped int64
 	err := row.Scan(&a.ID, &a.Identity.Login, &a.Identity.Local, &a.Identity.Domain,
 		&a.State, &a.Origin, &a.Mode, &a.Reason,
 		&a.Messages, &a.Bytes, &a.Expected, &a.SetAside, &a.Attempts, &a.PasswordVersion,
-		&a.HasPassword, &due, &created, &updated, &progress, &flipped)
+		&used, &due, &created, &updated, &progress, &flipped)
+	a.HasPassword, a.PasswordUsedAt = used != 0, moment(used)
 	a.Due, a.CreatedAt, a.UpdatedAt = moment(due), moment(created), moment(updated)
 	a.ProgressAt, a.FlippedAt = moment(progress), moment(flipped)
 	return a, err

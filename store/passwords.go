@@ -138,6 +138,15 @@ func (s *Store) Password(ctx context.Context, id int64) (password config.Secret,
 	return kept.password, kept.version, err
 }
 
+// Unused counts the passwords last used before a time, and says when the first
+// of them was; zero where there are none.
+func (s *Store) Unused(ctx context.Context, before time.Time) (n int64, first time.Time, err error) {
+	var used int64
+	err = s.r.QueryRowContext(ctx, "SELECT COUNT(*), COALESCE(MIN(used_at), 0) FROM credentials WHERE used_at < $1",
+		millis(before)).Scan(&n, &used)
+	return n, moment(used), dbError(err)
+}
+
 // EraseUnused erases, with their keys, the passwords last used before a time,
 // and says how many there were. A use is known to the hour.
 func (s *Store) EraseUnused(ctx context.Context, before time.Time) (int, error) {

@@ -77,9 +77,21 @@ func TestEraseUnusedKeepsWhatIsUsed(t *testing.T) {
 	ok(t, err)
 	_, _, err = s.Password(t.Context(), anna.ID) // a use
 	ok(t, err)
-	n, err := s.EraseUnused(t.Context(), time.Now().Add(-24*time.Hour))
+	long := time.Now().Add(-24 * time.Hour)
+	b, err := s.Account(t.Context(), "bert@example.com")
+	ok(t, err)
+	if n, first, err := s.Unused(t.Context(), long); err != nil || n != 1 || !first.Equal(b.PasswordUsedAt) || first.After(long) {
+		t.Errorf("%d unused since %v, %v", n, first, err)
+	}
+	n, err := s.EraseUnused(t.Context(), long)
 	if err != nil || n != 1 {
 		t.Errorf("erased %d, %v", n, err)
+	}
+	if n, first, err := s.Unused(t.Context(), long); err != nil || n != 0 || !first.IsZero() {
+		t.Errorf("%d unused since %v, %v", n, first, err)
+	}
+	if b, err = s.Account(t.Context(), "bert@example.com"); err != nil || b.HasPassword || !b.PasswordUsedAt.IsZero() {
+		t.Errorf("%+v, %v", b, err)
 	}
 	_, _, err = s.Password(t.Context(), anna.ID)
 	ok(t, err)

@@ -164,7 +164,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Set aside", count(a.SetAside)},
 		{"Altered by the target", count(a.AlteredTotal)},
 		{"Attempts without progress", count(int64(a.Attempts))},
-		{"Password kept", yesNo(a.HasPassword)},
+		{"Password kept until", showTime(a.PasswordExpires)},
 		{"First seen", showTime(a.CreatedAt)},
 		{"Last progress", showTime(a.ProgressAt)},
 		{"Moved", showTime(a.FlippedAt)},
@@ -259,11 +259,4 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-func yesNo(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
 }

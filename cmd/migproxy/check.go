@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -130,13 +130,12 @@ func capabilitiesOf(ctx context.Context, server *upstream.Server, parking config
 	if err != nil {
 		return nil, fmt.Errorf("parking.password_file: %w", err)
 	}
-	local, domain, ok := strings.Cut(parking.Account, "@")
-	if !ok {
-		return nil, errors.New("parking.account: write the whole address")
-	}
+	// As the server reads it: one line end is not the password's.
+	password = bytes.TrimSuffix(bytes.TrimSuffix(password, []byte("\n")), []byte("\r"))
+	local, domain, _ := strings.Cut(parking.Account, "@")
 	session, err := server.Login(ctx, upstream.Credentials{
 		Identity: config.Identity{Login: parking.Account, Local: local, Domain: domain},
-		Password: config.NewSecret(strings.TrimRight(string(password), "\r\n")),
+		Password: config.NewSecret(password),
 	}, upstream.Client{})
 	if err != nil {
 		return nil, fmt.Errorf("parking.account %s: %w", parking.Account, err)

@@ -217,6 +217,15 @@ func TestGoldenOutputs(t *testing.T) {
 	}
 }
 
+func TestStatusBeforePasswordsExpire(t *testing.T) {
+	var out bytes.Buffer
+	soon := time.Now().Add(time.Hour)
+	if err := writeStatus(&out, admin.Status{Passwords: admin.PasswordStatus{Expiring: 3, FirstExpires: soon, ExpiringUntil: soon}}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status_expiring", out.String())
+}
+
 // The list of accounts is a contract with programs.
 func TestAccountsJSONIsAList(t *testing.T) {
 	w := startWorld(t)

@@ -89,7 +89,7 @@ func writeStatus(w io.Writer, s admin.Status) error {
 	if err := writeDomains(w, s.Domains); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(w); err != nil {
+	if _, err := fmt.Fprintln(w, expiryWarning(s.Passwords)); err != nil {
 		return err
 	}
 	last := "-"
@@ -118,6 +118,17 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		rows = append(rows, []string{"Accounts " + string(state), count(s.Accounts[state])})
 	}
 	return writeTable(w, rows)
+}
+
+// expiryWarning says which passwords are about to be erased; empty for none.
+func expiryWarning(p admin.PasswordStatus) string {
+	if p.Expiring == 0 {
+		return ""
+	}
+	return fmt.Sprintf("*** BEFORE %s THE PASSWORDS OF %d ACCOUNTS ARE ERASED, the first %s: nobody has used them for long. ***\n"+
+		"    These accounts would then wait for their users' next login. `migproxy accounts --json` has password_expires and why\n"+
+		"    each has stopped; `migproxy account retry ADDRESS` uses the password, state.credentials_max_age keeps it longer.\n",
+		showTime(p.ExpiringUntil), p.Expiring, showTime(p.FirstExpires))
 }
 
 func count(n int64) string { return strconv.FormatInt(n, 10) }
