@@ -409,8 +409,7 @@ func (s *fakeSession) append(tag string, texts, literals []string) error {
 // fakeDriver creates the user of a fake server.
 type fakeDriver struct {
 	f     *fakeServer
-	other bool // somebody else's account is there
-	fail  error
+	fail  error // answered by every call
 	calls []string
 }
 
