@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,9 @@ func newAccounts(connect connector) *cobra.Command {
 		Short: "List the accounts",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if state != "" && !slices.Contains(store.States(), store.State(state)) {
+				return usageError{fmt.Sprintf("there is no state %q; the states are %s", state, admin.StateNames())}
+			}
 			c, err := connect()
 			if err != nil {
 				return err

@@ -290,7 +290,7 @@ func TestExitStatus(t *testing.T) {
 	w.fill(t)
 	nobody := settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")
 	broken := filepath.Join(t.TempDir(), "broken.yaml")
-	if err := os.WriteFile(broken, []byte("hostnam: x\n"), 0o600); err != nil {
+	if err := os.WriteFile(broken, []byte("hostnam: x\ndomainz: []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -310,10 +310,16 @@ func TestExitStatus(t *testing.T) {
 		{"serve extra --config x", exitUsage, `unknown command "extra"`},
 		{"status --config /does/not/exist", exitFailed, "/does/not/exist"},
 		{"status --config " + broken, exitFailed, "hostnam"},
+		{"status --config " + w.config, exitDone, ""},
 		{"status --config " + nobody, exitFailed, "is `migproxy serve` running"},
 		{"log -f --config " + nobody, exitFailed, "is `migproxy serve` running"},
 		{"stop --domain example.net --config " + w.config, exitFailed, `"example.net" is not in the settings`},
-		{"accounts --state asleep --config " + w.config, exitFailed, "the states are"},
+		{"accounts --state asleep --config " + w.config, exitUsage, "the states are"},
+		{"account show \x1b[31m@example.com --config " + w.config, exitFailed, "?[31m@example.com is not known"},
+		{"account exclude --config " + w.config, exitUsage, "name one account"},
+		{"check --config " + nobody, exitFailed, "servers cannot be used"},
+		{"check", exitUsage, "--config"},
+		{"serve --config " + broken, exitFailed, "domainz"},
 		{"account show nobody@example.com --config " + w.config, exitFailed, "is not known"},
 		{"account retry bert@example.com --config " + w.config, exitFailed, "is at_source"},
 		{"version", exitDone, ""},
@@ -323,10 +329,22 @@ func TestExitStatus(t *testing.T) {
 		if o.status != c.status || !strings.Contains(o.stderr, c.stderr) {
 			t.Errorf("%q: status %d, %s; want %d, %s", c.args, o.status, o.stderr, c.status, c.stderr)
 		}
-		if o.status != exitDone && (strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "migproxy: ")) && !strings.Contains(c.args, broken) {
+		if o.status == exitDone {
+			if o.stderr != "" {
+				t.Errorf("%q: %s", c.args, o.stderr)
+			}
+			continue
+		}
+		all := strings.Split(strings.TrimSuffix(o.stderr, "\n"), "\n")
+		if len(all) != 1 && !strings.Contains(c.args, broken) {
 			t.Errorf("%q: not one line: %q", c.args, o.stderr)
 		}
-		if o.status != exitDone && o.stdout != "" {
+		for _, line := range all {
+			if !strings.HasPrefix(line, "migproxy: ") || strings.Contains(line, "\x1b") {
+				t.Errorf("%q: %q", c.args, line)
+			}
+		}
+		if o.stdout != "" && !strings.HasPrefix(c.args, "check ") {
 			t.Errorf("%q: printed %q", c.args, o.stdout)
 		}
 	}

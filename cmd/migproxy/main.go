@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -53,10 +54,13 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var usage usageError
 	if errors.As(err, &usage) || !running {
-		fmt.Fprintf(stderr, "migproxy: %v; see `migproxy help`\n", err)
+		fmt.Fprintf(stderr, "migproxy: %s; see `migproxy help`\n", printable(err.Error()))
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "migproxy: %v\n", err)
+	// An error may be several, such as all that is wrong with the settings.
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(stderr, "migproxy: %s\n", printable(line))
+	}
 	return exitFailed
 }
 
