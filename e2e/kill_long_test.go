@@ -102,7 +102,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	for kills < 20 {
 		// Somewhere within the next few batches of a copy that was given the
 		// time to settle what the last kill cut.
-		pause := time.NewTimer(1300*time.Millisecond + time.Duration(random.Int64N(int64(700*time.Millisecond))))
+		pause := time.NewTimer(3*time.Second + time.Duration(random.Int64N(int64(time.Second))))
 		select {
 		case <-pause.C:
 		case <-r.done:

@@ -54,7 +54,7 @@ func (w *killWorld) runner(t testing.TB, n int) *runner {
 	return &runner{w: w, user: name, password: password, proxy: newProxy(t, killable, settings{
 		source: dovecotEndpoint(w.source), target: e,
 		provision: fmt.Sprintf("{ driver: passwd-file, path: %s, lock: %s }", w.target.PasswdFile, filepath.Join(w.target.Dir, "users", "lock")),
-		migration: "concurrency: 1, settle_quiet: 1s",
+		migration: "concurrency: 1, " + lateQuiet,
 	})}
 }
 

@@ -10,19 +10,20 @@ import (
 	"migproxy/e2e/servers"
 )
 
-// lateness is how long after a cut a late server still gets what was sent.
-const lateness = 300 * time.Millisecond
+// lateness is how long after a cut a late server still gets what was sent. It
+// is longer than migproxy takes to start again and to look.
+const lateness = 1500 * time.Millisecond
 
-// bulk is the size from which a piece is no command but mail, and lateRate how
-// many octets a second of it pass: slow enough to be killed in the middle.
-const (
-	bulk     = 1000
-	lateRate = 250_000
-)
+// lateQuiet is the settings' settle_quiet for such a server.
+const lateQuiet = "settle_quiet: 2500ms"
 
-// late stands before a server and delivers the mail that a client sends only
-// after a while, also when the client is gone by then: the server commits what
-// nobody waits for any more. It returns the port to use.
+// lateRate is how many octets a second pass: slow enough that a kill strikes
+// while mail is on its way.
+const lateRate = 250_000
+
+// late stands before a server and delivers what a client sent before it went
+// only a while afterwards: the server commits what nobody waits for any more.
+// It returns the port to use.
 func late(t testing.TB, port int) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,40 +53,37 @@ func late(t testing.TB, port int) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// delay copies what the client sends to the server, mail and what is behind it
-// a while after it came. It holds at most some megabytes, then the client has
-// to wait.
+// delay copies what the client sends to the server. It holds at most some
+// megabytes, then the client has to wait.
 func delay(server, client net.Conn) {
-	type piece struct {
-		due   time.Time
-		bytes []byte
-	}
-	pieces := make(chan piece, 256)
+	pieces, gone := make(chan []byte, 256), make(chan struct{})
 	go func() {
 		defer close(pieces)
+		defer close(gone)
 		for {
 			buf := make([]byte, 16<<10)
 			n, err := client.Read(buf)
 			if n > 0 {
-				due := time.Now()
-				if n >= bulk {
-					due = due.Add(lateness)
-				}
-				pieces <- piece{due, buf[:n]}
+				pieces <- buf[:n]
 			}
 			if err != nil {
 				return
 			}
 		}
 	}()
-	var free time.Time // when the line can carry the next piece
+	once := sync.OnceFunc(func() { time.Sleep(lateness) }) // this is the lateness itself
 	for p := range pieces {
-		if free.After(p.due) {
-			p.due = free
+		select {
+		case <-gone:
+			once()
+		case <-time.After(time.Duration(len(p)) * time.Second / lateRate):
+			select {
+			case <-gone:
+				once()
+			default:
+			}
 		}
-		time.Sleep(time.Until(p.due)) // this is the lateness itself
-		free = time.Now().Add(time.Duration(len(p.bytes)) * time.Second / lateRate)
-		if _, err := server.Write(p.bytes); err != nil {
+		if _, err := server.Write(p); err != nil {
 			_ = client.Close()
 		}
 	}
