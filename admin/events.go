@@ -58,7 +58,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 // writeEvents writes the events after an id and returns the id of the last.
 func (s *Server) writeEvents(ctx context.Context, out *json.Encoder, address string, after int64) (int64, error) {
 	for {
-		page, err := s.page(ctx, address, after)
+		page, err := s.readEvents(ctx, address, after)
 		if err != nil {
 			return after, err
 		}
@@ -74,7 +74,7 @@ func (s *Server) writeEvents(ctx context.Context, out *json.Encoder, address str
 	}
 }
 
-func (s *Server) page(ctx context.Context, address string, after int64) ([]store.Event, error) {
+func (s *Server) readEvents(ctx context.Context, address string, after int64) ([]store.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return s.Store.Events(ctx, address, after, eventsPage)

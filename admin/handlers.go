@@ -168,7 +168,7 @@ func (s *Server) accounts(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, badRequest(fmt.Sprintf("there is no state %q; the states are %s", state, StateNames())))
 		return
 	}
-	page, err := s.accountsPage(r.Context(), state, "")
+	page, err := s.readAccounts(r.Context(), state, "")
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -201,13 +201,13 @@ func (s *Server) writeAccounts(ctx context.Context, w io.Writer, state store.Sta
 			return err
 		}
 		var err error
-		if page, err = s.accountsPage(ctx, state, page[len(page)-1].Identity.Address()); err != nil {
+		if page, err = s.readAccounts(ctx, state, page[len(page)-1].Identity.Address()); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *Server) accountsPage(ctx context.Context, state store.State, after string) ([]store.Account, error) {
+func (s *Server) readAccounts(ctx context.Context, state store.State, after string) ([]store.Account, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return s.Store.Accounts(ctx, state, after, accountsPage)
@@ -265,7 +265,7 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	events, err := s.Store.Events(ctx, a.Identity.Address(), -eventsShown, 0)
+	events, err := s.Store.LastEvents(ctx, a.Identity.Address(), eventsShown)
 	if err != nil {
 		return AccountDetail{}, err
 	}

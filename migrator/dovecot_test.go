@@ -301,7 +301,7 @@ func TestDovecotToDovecot(t *testing.T) {
 			t.Errorf("%s: %d messages, %s: %d messages", from, len(was[from]), to, len(is[to]))
 		}
 	}
-	events, err := b.store.Events(context.Background(), "anna@example.com", 0, 0)
+	events, err := b.store.Events(context.Background(), "anna@example.com", 0, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -315,7 +315,7 @@ func TestEvents(t *testing.T) {
 	b := &Attempt{Protocol: config.IMAP, Login: "nobody@example.com", Password: config.NewSecret(password)}
 	b.Identity = resolve(w.cfg, b)
 	w.result(w.broker.Login(w.ctx, b))
-	events, err := w.store.Events(w.ctx, "", 0, 0)
+	events, err := w.store.Events(w.ctx, "", 0, 1000)
 	w.check(err)
 	var got []string
 	for _, e := range events {

@@ -119,37 +119,27 @@ func (s *Store) Event(ctx context.Context, address, text string) error {
 	})
 }
 
-// Events lists events with an ID above after, oldest first, at most limit;
-// address "" is all. limit 0 is no limit. A negative after gives the last
-// -after events.
-func (s *Store) Events(ctx context.Context, address string, after int64, limit int) ([]Event, error) {
-	query, args := "SELECT id, at, address, text FROM events WHERE id > $1", []any{max(after, 0)}
-	if address != "" {
-		query, args = query+" AND address = $2", append(args, address)
-	}
-	switch {
-	case after < 0:
-		query, args = query+" ORDER BY id DESC LIMIT "+placeholder(len(args)+1), append(args, -after)
-	case limit > 0:
-		query, args = query+" ORDER BY id LIMIT "+placeholder(len(args)+1), append(args, limit)
-	default:
-		query += " ORDER BY id"
-	}
-	events, err := list(ctx, s.r, func(rows *sql.Rows) (Event, error) {
-		var e Event
-		var at int64
-		err := rows.Scan(&e.ID, &at, &e.Address, &e.Text)
-		e.At = moment(at)
-		return e, err
-	}, query, args...)
-	if after < 0 {
-		slices.Reverse(events)
-		if limit > 0 && len(events) > limit {
-			events = events[:limit]
-		}
-	}
-	return events, err
+const selectEvents = "SELECT id, at, address, text FROM events WHERE "
+
+func scanEvent(rows *sql.Rows) (e Event, err error) {
+	var at int64
+	err = rows.Scan(&e.ID, &at, &e.Address, &e.Text)
+	e.At = moment(at)
+	return e, err
 }
 
-// placeholder names the n-th argument of a statement.
-func placeholder(n int) string { return "$" + string(rune('0'+n)) }
+// Events lists events with an ID above after, oldest first, at most limit;
+// address "" is all.
+func (s *Store) Events(ctx context.Context, address string, after int64, limit int) ([]Event, error) {
+	if address == "" {
+		return list(ctx, s.r, scanEvent, selectEvents+"id > $1 ORDER BY id LIMIT $2", after, limit)
+	}
+	return list(ctx, s.r, scanEvent, selectEvents+"address = $1 AND id > $2 ORDER BY id LIMIT $3", address, after, limit)
+}
+
+// LastEvents lists the last n events of an account, oldest first.
+func (s *Store) LastEvents(ctx context.Context, address string, n int) ([]Event, error) {
+	events, err := list(ctx, s.r, scanEvent, selectEvents+"address = $1 ORDER BY id DESC LIMIT $2", address, n)
+	slices.Reverse(events)
+	return events, err
+}

@@ -70,10 +70,8 @@ func TestEvents(t *testing.T) {
 		limit   int
 		want    string
 	}{
-		{"", 0, 0, "123456"}, {"", 4, 0, "56"}, {"", 0, 2, "12"}, {"", 3, 2, "45"}, {"", 6, 0, ""},
-		{"", -2, 0, "56"}, {"", -99, 0, "123456"}, {"", -3, 2, "45"},
-		{"anna@example.com", 0, 0, "246"}, {"anna@example.com", 2, 1, "4"}, {"anna@example.com", -2, 0, "46"},
-		{"nobody@example.com", -5, 5, ""},
+		{"", 0, 9, "123456"}, {"", 4, 9, "56"}, {"", 0, 2, "12"}, {"", 3, 2, "45"}, {"", 6, 9, ""},
+		{"anna@example.com", 0, 9, "246"}, {"anna@example.com", 2, 1, "4"}, {"nobody@example.com", 0, 9, ""},
 	} {
 		events, err := s.Events(t.Context(), c.address, c.after, c.limit)
 		ok(t, err)
@@ -86,6 +84,17 @@ func TestEvents(t *testing.T) {
 		}
 		if have != c.want {
 			t.Errorf("%+v: %s", c, have)
+		}
+	}
+	for n, want := range []string{"", "6", "46", "246", "246"} {
+		events, err := s.LastEvents(t.Context(), "anna@example.com", n)
+		ok(t, err)
+		have := ""
+		for _, e := range events {
+			have += e.Text[:1]
+		}
+		if have != want {
+			t.Errorf("the last %d: %s", n, have)
 		}
 	}
 }
