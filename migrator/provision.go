@@ -78,12 +78,17 @@ func (j *job) create(ctx context.Context, password config.Secret) error {
 	return nil
 }
 
+// oursTries is how often an account that may be ours is tried before it counts
+// as somebody else's: servers take a while to see a new one (a Dovecot reads
+// its passwd-file once a second, and its cache may hold a miss for longer).
+const oursTries = 6
+
 // claimTaken decides whose an account is that was found on the target. It is
 // ours only if its name was committed as free before and the sealed password
 // opens it: then a crash came between creating and committing that.
 func (j *job) claimTaken(ctx context.Context, password config.Secret) error {
 	conflict := &halt{state: store.Conflict, reason: errorConflict,
-		err: errors.New("the target has an account or address of this name that migproxy did not make: nothing was written there; remove it or adopt it")}
+		err: errors.New("the target has an account or address of this name that migproxy did not make: nothing was written there; remove or rename it and `migproxy account retry`, or leave this account at the source with `migproxy account exclude`")}
 	if j.claim.Account.Origin != store.OriginFree {
 		return conflict
 	}
@@ -91,6 +96,9 @@ func (j *job) claimTaken(ctx context.Context, password config.Secret) error {
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss, upstream.Refused:
+		if j.claim.Account.Attempts < oursTries {
+			return again(errorProvision, errors.New("the target has this account, which was free a moment ago, but does not let it in with the password given; it is tried again before it counts as somebody else's"))
+		}
 		return conflict
 	default:
 		return targetTrouble(err)
