@@ -22,8 +22,8 @@ const (
 	// linger is how long one direction goes on after the other has ended where
 	// nothing else would end it.
 	linger = 5 * time.Second
-	// drainQuiet is how long a stream into which no BYE may be put has to be
-	// quiet before a drain closes it.
+	// drainQuiet is how long a stream has to be quiet before a drain ends it: a
+	// command whose answer is under way is not cut off between two responses.
 	drainQuiet = time.Second
 )
 
@@ -63,7 +63,8 @@ type relay struct {
 	mu       sync.Mutex
 	draining bool
 	upOver   bool      // nothing more comes from the client
-	upEnd    time.Time // the server cannot be told: until when it may answer
+	upTold   bool      // and the server was told
+	upEnd    time.Time // the server takes no more: until when it may answer
 }
 
 // pipe is one direction of a relay.
@@ -161,10 +162,10 @@ func (r *relay) deadline() (time.Time, string) {
 			return later, whyClient
 		}
 		return r.upEnd, whyClient
-	case r.draining && r.mayBye():
-		return time.Unix(1, 0), whyDrained
-	case r.draining && !r.follows():
+	case r.draining && (r.mayBye() || !r.follows()):
 		return quiet.Add(drainQuiet), whyDrained
+	case r.upOver && !r.upTold:
+		return quiet.Add(linger), whyClient
 	}
 	return quiet.Add(r.idle), whyIdle
 }
@@ -208,16 +209,21 @@ func (r *relay) runUp() {
 	}
 }
 
-// clientEnded passes the client's half-close on. The server may answer for as
-// long as it likes, unless it cannot be told.
+// clientEnded notes that the client has ended its direction. The server is not
+// told before it has been quiet for linger: many servers, Dovecot among them,
+// take the end for the client's leaving and drop what they have not answered.
 func (r *relay) clientEnded() {
-	told := halfClose(r.up.to)
-	r.tellDown(func() {
-		r.upOver = true
-		if !told && r.upEnd.IsZero() {
-			r.upEnd = time.Now().Add(linger)
-		}
-	})
+	r.moved.Store(time.Now().UnixNano())
+	r.tellDown(func() { r.upOver = true })
+}
+
+// tellServer passes the client's half-close on and reports whether that was
+// possible. The server may then answer for as long as it likes.
+func (r *relay) tellServer() bool {
+	r.mu.Lock()
+	r.upTold = true
+	r.mu.Unlock()
+	return halfClose(r.up.to)
 }
 
 // runDown carries the server's bytes to the client and returns why it ended.
@@ -226,14 +232,21 @@ func (r *relay) runDown() string {
 	for {
 		b, err := r.down.next(r)
 		if len(b) > 0 {
-			if why := r.deliverDown(b); why != "" {
-				return why
+			if r.tracker != nil {
+				r.tracker.feed(b)
+			}
+			if r.send(&r.down, b, r.toClient) != nil {
+				r.close()
+				return whyClient
 			}
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if why := r.expired(); why != "" {
+			why, tell := r.expired()
+			switch {
+			case tell && r.tellServer():
+			case why != "":
 				r.leave(why)
 				return why
 			}
@@ -241,26 +254,6 @@ func (r *relay) runDown() string {
 			return r.serverEnded()
 		}
 	}
-}
-
-// deliverDown gives b to the client; during a drain only up to where the
-// session may end, and ends it. It returns why the session ended, or "".
-func (r *relay) deliverDown(b []byte) string {
-	boundary := -1
-	if r.tracker != nil {
-		boundary = r.tracker.feed(b)
-	}
-	if boundary >= 0 && r.isDraining() && r.follows() {
-		if r.send(&r.down, b[:boundary], r.toClient) == nil {
-			r.bye(byeDraining)
-		}
-		return whyDrained
-	}
-	if r.send(&r.down, b, r.toClient) != nil {
-		r.close()
-		return whyClient
-	}
-	return ""
 }
 
 // serverEnded adds the BYE that a server which died did not send, and passes
@@ -307,21 +300,17 @@ func (r *relay) bye(line string) {
 	}
 }
 
-func (r *relay) isDraining() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.draining
-}
-
 // expired returns why the downward pipe has to end, or "" where its deadline
-// has moved since the read began.
-func (r *relay) expired() string {
+// has moved since the read began. tell: first the server is to be told that the
+// client has ended.
+func (r *relay) expired() (why string, tell bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if deadline, why := r.deadline(); !time.Now().Before(deadline) {
-		return why
+	deadline, why := r.deadline()
+	if time.Now().Before(deadline) {
+		return "", false
 	}
-	return ""
+	return why, why == whyClient && !r.upTold && r.upEnd.IsZero()
 }
 
 // send writes b, within the idle limit.

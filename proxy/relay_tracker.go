@@ -21,10 +21,8 @@ type responseTracker struct {
 // between reports whether the stream stands between two responses.
 func (t *responseTracker) between() bool { return !t.lost && !t.inside }
 
-// feed follows the next bytes of the stream. It returns how many of them come
-// before the last point between two responses, or -1 if there is none in b.
-func (t *responseTracker) feed(b []byte) (boundary int) {
-	boundary = -1
+// feed follows the next bytes of the stream.
+func (t *responseTracker) feed(b []byte) {
 	for pos := 0; pos < len(b) && !t.lost; {
 		if t.skip > 0 {
 			n := min(t.skip, int64(len(b)-pos))
@@ -40,11 +38,10 @@ func (t *responseTracker) feed(b []byte) (boundary int) {
 		}
 		t.keep(line[:i])
 		pos += i + 1
-		if !t.lost && t.endLine() {
-			boundary = pos
+		if !t.lost {
+			t.endLine()
 		}
 	}
-	return boundary
 }
 
 // keep remembers the parts of a line that matter.
@@ -73,9 +70,9 @@ func (t *responseTracker) keep(part []byte) {
 	t.nTail += copy(t.tail[t.nTail:], part)
 }
 
-// endLine is called at each LF outside of literals and reports whether the
-// response ends with it.
-func (t *responseTracker) endLine() bool {
+// endLine is called at each LF outside of literals: the response ends with it,
+// unless a literal follows.
+func (t *responseTracker) endLine() {
 	tail := bytes.TrimSuffix(t.tail[:t.nTail], []byte{'\r'})
 	t.nTail = 0
 	if !t.isText() && len(tail) > 0 && tail[len(tail)-1] == '}' {
@@ -83,18 +80,17 @@ func (t *responseTracker) endLine() bool {
 		if open < 0 {
 			// Longer than any size, or a text of a response that we do not know.
 			t.lost = true
-			return false
+			return
 		}
 		if n, ok := literalSize(tail[open+1 : len(tail)-1]); ok {
 			t.skip = n
-			return false
+			return
 		}
 	}
 	if bytes.EqualFold(t.head[:min(t.nHead, 6)], []byte("* BYE ")) {
 		t.bye = true
 	}
 	t.inside, t.nHead = false, 0
-	return true
 }
 
 // isText reports whether the response ends in text for humans, which may look
