@@ -28,7 +28,7 @@ func TestProvisioning(t *testing.T) {
 		"taken by another":                   {taken: "other", state: store.Conflict, calls: "lookup"},
 		"taken, with the same password":      {taken: secret, state: store.Conflict, calls: "lookup"},
 		"created before a crash":             {taken: secret, origin: store.OriginFree, state: store.Active, calls: "lookup"},
-		"taken by another after free":        {taken: "other", origin: store.OriginFree, state: store.Conflict, calls: "lookup"},
+		"taken by another after free":        {taken: "other", origin: store.OriginFree, state: store.Conflict, calls: "lookup lookup lookup lookup lookup lookup lookup"},
 		"free before a crash":                {origin: store.OriginFree, state: store.Active, calls: "lookup ensure"},
 		"adopted":                            {taken: secret, adopt: true, state: store.Active},
 		"adopted, without a driver":          {taken: secret, adopt: true, none: true, state: store.Active},
