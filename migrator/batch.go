@@ -17,6 +17,9 @@ const (
 	// nearly as fast as a thousand; what is under way is sent again after a cut.
 	maxBatch       = 100
 	maxBatchOctets = 8 << 20
+	// afterCut bounds a batch of messages of which one may have made the target
+	// cut the connection.
+	afterCut = 10
 )
 
 // errCuts is the reason of a message that the target never answered.
@@ -121,11 +124,13 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 	return nil
 }
 
-// plan parts messages into batches. One at which the target has cut the
-// connection goes alone; one at which it did so three times is not sent.
+// plan parts messages into batches. Those at which the target has cut the
+// connection go in small ones, after a second time alone; one at which it did
+// so three times is not sent.
 func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []uint32) {
 	var group []imapwire.Meta
 	var octets int64
+	limit := maxBatch
 	end := func() {
 		if len(group) > 0 {
 			groups = append(groups, group)
@@ -133,17 +138,20 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []
 		group, octets = nil, 0
 	}
 	for _, m := range metas {
+		most := maxBatch
 		switch cuts := c.m.memory.cuts(c.claim.Account.ID, c.f, m.UID); {
 		case cuts >= maxCuts:
 			fatal = append(fatal, m.UID)
 			continue
-		case cuts > 0:
-			end()
-			groups = append(groups, []imapwire.Meta{m})
-			continue
-		case len(group) >= maxBatch || octets+m.Size > maxBatchOctets:
+		case cuts > 1:
+			most = 1
+		case cuts == 1:
+			most = afterCut
+		}
+		if most != limit || len(group) >= limit || octets+m.Size > maxBatchOctets {
 			end()
 		}
+		limit = most
 		group = append(group, m)
 		octets += m.Size
 	}

@@ -102,7 +102,7 @@ func TestMappingIsInjective(t *testing.T) {
 		}
 		return true
 	}
-	if err := quick.Check(check, &quick.Config{MaxCount: 3000}); err != nil {
+	if err := quick.Check(check, &quick.Config{MaxCount: 1000}); err != nil {
 		t.Error(err)
 	}
 }
