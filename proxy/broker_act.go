@@ -62,8 +62,8 @@ func (l *login) rejection(v verdict) error {
 			e.Server, e.Err = s.err.Server, s.err.Err
 		}
 	}
-	if v.missed {
-		e.Err = errors.Join(errTargetMissed, e.Err)
+	if v.outcome == upstream.Unavailable && l.facts.missed() {
+		e.Err = errors.Join(errMissed, e.Err)
 	}
 	if v.outcome == upstream.Held && e.Err == nil {
 		e.Err = errors.New("the account is being moved")
@@ -98,22 +98,23 @@ func (l *login) relay(s *side) (*upstream.Session, error) {
 		Err: fmt.Errorf("the %s has no %s server: name one in the settings of %s, or serve this protocol no longer", s.name, l.a.Protocol, l.id.Domain)}
 }
 
-// relayToSource is relay, until the account lives on the target: then the
-// connection to the source is closed, and the client comes back.
+// relayToSource is relay, until the account begins to move or lives on the
+// target: then the connection to the source is closed, and the client comes
+// back. One that stayed would write into a mailbox that is being copied.
 func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	session, err := l.relay(l.source)
 	if err != nil {
 		return nil, err
 	}
 	conn := session.Conn
-	w := l.b.watches.add(l.id.Address(), hasFlipped, func() { _ = conn.Close() })
+	w := l.b.watches.add(l.id.Address(), leavesSource, func() { _ = conn.Close() })
 	session.Conn = &watchedConn{Conn: conn, watch: w}
 	// Whatever was published before the watch began is in the row.
 	a, err := l.b.store.Account(ctx, l.id.Address())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return session, nil
-	case err == nil && !livesOnTarget(a):
+	case err == nil && !leavesSource(a.State) && !livesOnTarget(a):
 		return session, nil
 	}
 	_ = session.Conn.Close()
@@ -123,8 +124,15 @@ func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	return nil, l.know(ctx, &a)
 }
 
-// hasFlipped: a session on the source no longer shows this account's mailbox.
-func hasFlipped(s store.State) bool { return s == store.Active || s == store.Finished }
+// leavesSource: nobody who logs in to an account in this state gets its old
+// mailbox, so sessions there end.
+func leavesSource(s store.State) bool {
+	switch s {
+	case store.Provisioning, store.Copying, store.Active, store.Finished, store.Native:
+		return true
+	}
+	return false
+}
 
 // note writes native or at_source. Not ok without an error: another login was
 // first.

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -353,6 +355,34 @@ func TestFlipEndsSessionsOnTheSource(t *testing.T) {
 	}
 	if len(w.broker.watches.byAddress) != 0 {
 		t.Error("the watch was kept")
+	}
+}
+
+// A session on the source ends when the account's turn to move has come, so that
+// its client comes back and is parked.
+func TestBeginEndsSessionsOnTheSource(t *testing.T) {
+	for _, state := range []string{"unknown", "at_source"} {
+		w := newWorld(t)
+		w.put(state, "-", store.NewAccount{})
+		w.check(w.store.SetActive(w.ctx, "example.com", false))
+		if state == "unknown" {
+			w.target.set("unavailable") // the one way to the source that writes nothing
+		}
+		session, err := w.broker.Login(w.ctx, w.attempt(config.IMAP))
+		w.check(err)
+		defer session.Conn.Close()
+		if session.Server == parkedServer {
+			t.Fatal("parked")
+		}
+		w.check(session.Conn.SetReadDeadline(time.Now().Add(patience)))
+		w.check(w.store.SetActive(w.ctx, "example.com", true))
+		w.target.set("miss")
+		if got := w.login(config.IMAP); got != "park" {
+			t.Fatal(got)
+		}
+		if _, err := session.Reader.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the session on the source went on: %v", err)
+		}
 	}
 }
 

@@ -47,9 +47,6 @@ const (
 type verdict struct {
 	action  action
 	outcome upstream.Outcome
-	// missed: a server said that the password is wrong, though the outcome is
-	// that another cannot be asked.
-	missed bool
 }
 
 func act(a action) verdict { return verdict{action: a} }
@@ -57,7 +54,8 @@ func act(a action) verdict { return verdict{action: a} }
 // rejectWith rejects with what a server said.
 func rejectWith(o upstream.Outcome) verdict { return verdict{action: actReject, outcome: o} }
 
-var missedAndUnavailable = verdict{action: actReject, outcome: upstream.Unavailable, missed: true}
+// missed: a server said that the password is wrong, whatever the other says.
+func (f facts) missed() bool { return f.target == upstream.Miss || f.source == upstream.Miss }
 
 // decide is the policy: one case for each row of the table in the design. It
 // is asked again after every answer and every change of the account's row,
@@ -148,8 +146,6 @@ func targetMissed(f facts) verdict {
 			return act(actBegin)
 		}
 		return act(actNoteAtSource)
-	case upstream.Unavailable:
-		return missedAndUnavailable
 	}
 	return rejectWith(f.source)
 }
@@ -214,7 +210,7 @@ func decideMoving(f facts) verdict {
 		case upstream.Accepted:
 			return act(actPark)
 		case upstream.Miss:
-			return missedAndUnavailable
+			return rejectWith(upstream.Unavailable)
 		}
 		return rejectWith(f.target)
 	}
@@ -265,8 +261,6 @@ func decideDelegated(f facts) verdict {
 				return act(actAskSource)
 			case upstream.Accepted:
 				return act(actRelaySource)
-			case upstream.Unavailable:
-				return missedAndUnavailable
 			}
 			return rejectWith(f.source)
 		}

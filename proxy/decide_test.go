@@ -31,7 +31,7 @@ unknown      *       * * * miss        refused     ts refused
 unknown      *       * * * miss        unavailable ts unavailable!
 unknown      *       y * * unavailable *           t  unavailable
 unknown      *       n * * unavailable yes         ts source
-unknown      *       n * * unavailable miss        ts unavailable
+unknown      *       n * * unavailable miss        ts unavailable!
 unknown      *       n * * unavailable refused     ts refused
 unknown      *       n * * unavailable unavailable ts unavailable
 
@@ -46,7 +46,7 @@ at_source    *       * * * *           refused     s  refused
 at_source    *       * * * yes         miss        st native
 at_source    *       * * * miss        miss        st miss
 at_source    *       * * * refused     miss        st refused
-at_source    *       * * * unavailable miss        st unavailable
+at_source    *       * * * unavailable miss        st unavailable!
 
 active       *       * * * yes         *           t  target
 active       *       * * * miss        *           t  miss
@@ -112,7 +112,7 @@ conflict     free    * * * *           miss        s  miss
 conflict     *       * * * yes         miss        st target
 conflict     *       * * * miss        miss        st miss
 conflict     *       * * * refused     miss        st refused
-conflict     *       * * * unavailable miss        st unavailable
+conflict     *       * * * unavailable miss        st unavailable!
 excluded     *       * * * *           yes         s  source
 excluded     *       * * * *           unavailable s  unavailable
 excluded     *       * * * *           refused     s  refused
@@ -121,7 +121,7 @@ excluded     free    * * * *           miss        s  miss
 excluded     *       * * * yes         miss        st target
 excluded     *       * * * miss        miss        st miss
 excluded     *       * * * refused     miss        st refused
-excluded     *       * * * unavailable miss        st unavailable
+excluded     *       * * * unavailable miss        st unavailable!
 `
 
 var (
@@ -184,7 +184,7 @@ func play(t *testing.T, f facts, target, source string) (asked, result string) {
 			if v.outcome == upstream.Held {
 				result = "held"
 			}
-			if v.missed {
+			if v.outcome == upstream.Unavailable && f.missed() {
 				result += "!"
 			}
 			return asked, result

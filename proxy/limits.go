@@ -10,10 +10,10 @@ import (
 	"migproxy/upstream"
 )
 
-// errTargetMissed marks an error whose outcome is not a miss although the
-// target said that the credentials are wrong (the source could not be asked):
-// for the client it is a temporary fault, for the limits a guess.
-var errTargetMissed = errors.New("the target does not take these credentials")
+// errMissed marks an error whose outcome is not a miss although one server said
+// that the credentials are wrong (the other could not be asked): for the client
+// it is a temporary fault, for the limits a guess.
+var errMissed = errors.New("one of the servers does not take these credentials")
 
 // errTooManySessions says what the log needs to know about a limited login.
 var errTooManySessions = errors.New("the account has as many sessions as limits.per_account allows")
@@ -21,7 +21,7 @@ var errTooManySessions = errors.New("the account has as many sessions as limits.
 // failureCounts reports whether a login that ended in err counts as a wrong
 // password. What a server could not answer never does.
 func failureCounts(err error) bool {
-	if errors.Is(err, errTargetMissed) {
+	if errors.Is(err, errMissed) {
 		return true
 	}
 	var ue *upstream.Error

@@ -211,7 +211,7 @@ func TestWhatCountsAsAFailure(t *testing.T) {
 	}{
 		{&upstream.Error{Outcome: upstream.Miss}, true},
 		{fmt.Errorf("asking: %w", &upstream.Error{Outcome: upstream.Miss}), true},
-		{&upstream.Error{Outcome: upstream.Unavailable, Err: errors.Join(errTargetMissed, errors.New("source away"))}, true},
+		{&upstream.Error{Outcome: upstream.Unavailable, Err: errors.Join(errMissed, errors.New("source away"))}, true},
 		{&upstream.Error{Outcome: upstream.Unavailable, Err: errors.New("source away")}, false},
 		{&upstream.Error{Outcome: upstream.Refused}, false},
 		{&upstream.Error{Outcome: upstream.Limited}, false},

@@ -288,7 +288,7 @@ func TestMissesCountUntilALogin(t *testing.T) {
 		case "right":
 			return b.Login(ctx, a)
 		case "source away":
-			return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: errTargetMissed}
+			return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: errMissed}
 		}
 		return rejecting(upstream.Miss)(ctx, a)
 	}))
