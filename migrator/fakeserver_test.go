@@ -2,7 +2,6 @@ package migrator_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -13,9 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"migproxy/config"
-	"migproxy/provision"
 )
 
 // fakeMail is one message of a fake server.
@@ -405,46 +401,3 @@ func (s *fakeSession) append(tag string, texts, literals []string) error {
 	}
 	return nil
 }
-
-// fakeDriver creates the user of a fake server.
-type fakeDriver struct {
-	f     *fakeServer
-	fail  error // answered by every call
-	calls []string
-}
-
-func (d *fakeDriver) call(name string) error {
-	d.calls = append(d.calls, name)
-	return d.fail
-}
-
-func (d *fakeDriver) Lookup(context.Context, config.Identity) error {
-	d.f.mu.Lock()
-	defer d.f.mu.Unlock()
-	if err := d.call("lookup"); err != nil {
-		return err
-	}
-	if d.f.exists {
-		return provision.ErrTaken
-	}
-	return nil
-}
-
-func (d *fakeDriver) Ensure(_ context.Context, _ config.Identity, p config.Secret) error {
-	d.f.mu.Lock()
-	defer d.f.mu.Unlock()
-	if !d.f.exists {
-		d.f.exists, d.f.password = true, p.Reveal()
-	}
-	return d.call("ensure")
-}
-
-func (d *fakeDriver) SetPassword(_ context.Context, _ config.Identity, p config.Secret) error {
-	d.f.mu.Lock()
-	defer d.f.mu.Unlock()
-	d.f.password = p.Reveal()
-	return d.call("set_password")
-}
-
-func (*fakeDriver) AddAlias(context.Context, config.Identity, string) error    { return nil }
-func (*fakeDriver) RemoveAlias(context.Context, config.Identity, string) error { return nil }

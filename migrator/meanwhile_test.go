@@ -1,0 +1,154 @@
+package migrator_test
+
+import (
+	"strings"
+	"testing"
+
+	"migproxy/config"
+	"migproxy/store"
+)
+
+// What an adopted account has already is recognised, one for one; the rest is
+// copied, and what else is there is left alone.
+func TestAdoptedAccount(t *testing.T) {
+	source, target, _, b := fakes(t, func(f *fakeServer) { f.box("INBOX").fill(30, true) })
+	target.exists, target.password = true, secret
+	in := target.box("INBOX")
+	for _, m := range source.box("INBOX").mails[:9] { // four pairs of twins, and one of a pair
+		in.add(fakeMail{body: strings.ReplaceAll(m.body, "\r\n", "\n"), date: m.date, flags: m.flags})
+	}
+	in.add(fakeMail{body: "a: delivery\r\n\r\n", date: "14-Mar-2019 05:06:07 +0100"})
+	b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	a := b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Active || a.Messages != 30 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	if n := len(target.contents("INBOX")); n != 31 {
+		t.Errorf("%d messages", n)
+	}
+	if target.appends == 0 {
+		t.Error("nothing was copied")
+	}
+}
+
+// A changed UIDVALIDITY of the source, in the middle of the copy, doubles nothing.
+func TestSourceUIDValidityChanges(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	target.onAppend = func(n int, _ []fakeMail) verdict { return verdict{cut: n == 2, keep: true} }
+	b.anna(t)
+	o := b.options(t)
+	renumbered := false
+	o.Step = func(step string) {
+		if step != "batch.sent" || renumbered || target.sent() < 2 {
+			return
+		}
+		renumbered = true
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		box := source.box("INBOX")
+		box.validity += 5
+		for i := range box.mails {
+			box.mails[i].uid += 1000
+		}
+		box.next += 1000
+	}
+	a := b.run(t, o, "anna", rest...)
+	if a.State != store.Active || a.Messages != 180 || !renumbered {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+// The same between two runs, when no batch is open.
+func TestSourceUIDValidityChangesBetweenRuns(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	target.onAppend = func(n int, _ []fakeMail) verdict {
+		if n == 2 {
+			return verdict{no: "[OVERQUOTA] full"}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", store.Waiting); a.Messages == 0 {
+		t.Fatal("nothing was copied before")
+	}
+	source.mu.Lock()
+	source.box("INBOX").validity += 5
+	source.mu.Unlock()
+	if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+}
+
+// What showed that a message is refused for its own sake is known after a
+// crash, also when its neighbour was acknowledged and not yet settled.
+func TestCrashBetweenRefusalAndWitness(t *testing.T) {
+	_, target, _, b := fakes(t, func(f *fakeServer) {
+		f.box("INBOX").fill(20, false)
+		f.box("Z").add(fakeMail{body: "x: bad"})
+	})
+	refusedAt := 0
+	target.onAppend = func(n int, mails []fakeMail) verdict {
+		if mails[0].body == "x: bad" {
+			refusedAt = n
+			return verdict{no: "[CANNOT] I do not like it"}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	o := b.options(t)
+	o.Concurrency = 1
+	k := &killer{name: "batch.acked", n: 1, died: make(chan struct{})}
+	o.Step = func(step string) {
+		target.mu.Lock()
+		after := refusedAt > 0 && target.appends > refusedAt
+		target.mu.Unlock()
+		if after {
+			k.step(step)
+		}
+	}
+	crash(t, b, o, k)
+	if k.n > 0 {
+		t.Fatal("it did not die")
+	}
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.SetAside != 1 || a.Messages != 20 {
+		t.Fatal(a.State, a.SetAside, a.Messages, a.Reason)
+	}
+}
+
+func (f *fakeServer) sent() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.appends
+}
+
+// Mail that arrives during the copy comes along, and mail that is delivered to
+// the target is left alone.
+func TestMailArrivesMeanwhile(t *testing.T) {
+	source, target, _, b := fakes(t, twoFolders)
+	b.anna(t)
+	o := b.options(t)
+	n := 0
+	o.Step = func(step string) {
+		if step != "settle.committed" {
+			return
+		}
+		if n++; n > 5 {
+			return
+		}
+		source.mu.Lock()
+		source.box("INBOX").fill(1, false)
+		source.mu.Unlock()
+		target.mu.Lock()
+		target.box("INBOX").add(fakeMail{body: "delivered: " + strings.Repeat("x", n)})
+		target.mu.Unlock()
+	}
+	a := b.run(t, o, "anna", rest...)
+	if a.State != store.Active || a.Messages != 185 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	if n := len(target.contents("INBOX")); n != 160 {
+		t.Errorf("%d messages", n)
+	}
+}
