@@ -134,17 +134,37 @@ func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int6
 }
 
 // settleState ends all work on an account and puts it into a state in which
-// its password is not needed: the password is erased, a claim is fenced off.
-func (x *tx) settleState(id int64, to State, now time.Time) (Account, error) {
-	if err := x.erasePassword(id); err != nil {
-		return Account{}, err
-	}
-	if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
-		owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
-		to, millis(now), id); err != nil {
-		return Account{}, err
-	}
-	return x.written(id)
+// its password is not needed: the password is erased, a claim is fenced off. An
+// account without a row gets one, and one that has this state already is left
+// alone. Where the state may not follow: the account as it is, and ErrChanged.
+func (s *Store) settleState(ctx context.Context, id config.Identity, to State, may func(Account) bool) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		a, err = x.account(id.Address())
+		switch {
+		case errors.Is(err, ErrNotFound):
+			if a.ID, err = x.insertAccount(id, to, now); err != nil {
+				return err
+			}
+			a, err = x.written(a.ID)
+			return err
+		case err != nil || a.State == to:
+			return err
+		case !may(a):
+			return ErrChanged
+		}
+		if err := x.erasePassword(a.ID); err != nil {
+			return err
+		}
+		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
+			owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
+			to, millis(now), a.ID); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, err
 }
 
 // Note writes native or at_source for an account that has no row, or whose
@@ -152,56 +172,18 @@ func (x *tx) settleState(id int64, to State, now time.Time) (Account, error) {
 // ErrChanged. An account that is what it is to become is left alone: of several
 // logins at once, one writes and all succeed. Work on the account is ended and
 // its password erased.
-func (s *Store) Note(ctx context.Context, id config.Identity, to State, from ...State) (a Account, err error) {
+func (s *Store) Note(ctx context.Context, id config.Identity, to State, from ...State) (Account, error) {
 	if to != Native && to != AtSource {
 		return Account{}, fmt.Errorf("only %s and %s are noted, not %s", Native, AtSource, to)
 	}
-	err = s.write(ctx, func(x *tx) error {
-		now := time.Now()
-		a, err = x.account(id.Address())
-		switch {
-		case errors.Is(err, ErrNotFound):
-			var rowID int64
-			if rowID, err = x.insertAccount(id, to, now); err != nil {
-				return err
-			}
-			a, err = x.written(rowID)
-			return err
-		case err != nil || a.State == to:
-			return err
-		case !slices.Contains(from, a.State):
-			return ErrChanged
-		}
-		a, err = x.settleState(a.ID, to, now)
-		return err
-	})
-	return a, err
+	return s.settleState(ctx, id, to, func(a Account) bool { return slices.Contains(from, a.State) })
 }
 
 // Exclude keeps an account that has not flipped at the source; an unknown one
 // gets a row. A claim on it is fenced off and its password erased. After the
 // flip: ErrChanged.
-func (s *Store) Exclude(ctx context.Context, id config.Identity) (a Account, err error) {
-	err = s.write(ctx, func(x *tx) error {
-		now := time.Now()
-		a, err = x.account(id.Address())
-		switch {
-		case errors.Is(err, ErrNotFound):
-			var rowID int64
-			if rowID, err = x.insertAccount(id, Excluded, now); err != nil {
-				return err
-			}
-			a, err = x.written(rowID)
-			return err
-		case err != nil:
-			return err
-		case a.Moved():
-			return ErrChanged
-		}
-		a, err = x.settleState(a.ID, Excluded, now)
-		return err
-	})
-	return a, err
+func (s *Store) Exclude(ctx context.Context, id config.Identity) (Account, error) {
+	return s.settleState(ctx, id, Excluded, func(a Account) bool { return !a.Moved() })
 }
 
 // Retry makes a waiting, failed or conflicting account due at once, back in

@@ -123,7 +123,7 @@ func TestNote(t *testing.T) {
 
 func TestExclude(t *testing.T) {
 	s := openDir(t, t.TempDir())
-	for n, state := range []State{"", Provisioning, Copying, AtSource, Conflict, Waiting, Failed, Excluded, Active, Finished, Native} {
+	for n, state := range []State{"", Provisioning, Copying, AtSource, Conflict, Waiting, Failed, Active, Finished, Native} {
 		t.Run(string(state), func(t *testing.T) {
 			id := identity(strconv.Itoa(n))
 			if state != "" {
@@ -140,6 +140,9 @@ func TestExclude(t *testing.T) {
 			ok(t, err)
 			if a.State != Excluded || a.HasPassword || !a.Due.IsZero() {
 				t.Errorf("%+v", a)
+			}
+			if again, err := s.Exclude(t.Context(), id); err != nil || again != a {
+				t.Errorf("once more: %+v, %v", again, err)
 			}
 		})
 	}
