@@ -24,7 +24,7 @@ unknown      -       y miss        unavailable 1 1 unavailable! unknown
 unknown      -       y refused     yes         1 0 refused      unknown
 unknown      -       y unavailable yes         1 0 unavailable  unknown
 unknown      -       n unavailable yes         1 1 source       unknown
-unknown      -       n unavailable miss        1 1 unavailable  unknown
+unknown      -       n unavailable miss        1 1 unavailable! unknown
 at_source    -       n miss        yes         0 1 source       at_source
 at_source    -       y miss        yes         1 1 park         provisioning
 at_source    -       y yes         yes         1 1 target       native

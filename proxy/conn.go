@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -40,6 +41,7 @@ type Conn struct {
 	serverName     string // from the TLS handshake
 	plaintextLogin bool   // passwords are taken without TLS
 	hostname       string
+	readBy         time.Time // until when a dialogue reads
 }
 
 func newConn(socket net.Conn, hostname string) *Conn {
@@ -117,6 +119,44 @@ func (c *Conn) write(text string) error {
 func (c *Conn) buffered() []byte {
 	b, _ := c.r.Peek(c.r.Buffered())
 	return b
+}
+
+// limitReading bounds all reading of the dialogue.
+func (c *Conn) limitReading(deadline time.Time) error {
+	c.readBy = deadline
+	return c.socket.SetReadDeadline(deadline)
+}
+
+// watch calls left when the client goes away while nobody reads, until stop.
+// What it sends meanwhile stays unread.
+func (c *Conn) watch(left func()) (stop func()) {
+	c.socket.SetReadDeadline(time.Time{}) // fails only on a closed connection, which the Peek sees
+	done := make(chan struct{})
+	timer := time.AfterFunc(linger, left)
+	timer.Stop()
+	go func() {
+		defer close(done)
+		for c.r.Buffered() < c.r.Size() {
+			_, err := c.r.Peek(c.r.Buffered() + 1)
+			switch {
+			case err == nil:
+				continue
+			case errors.Is(err, os.ErrDeadlineExceeded):
+			case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+				left()
+			case c.r.Buffered() == 0:
+				// Gone, or it ended its direction behind its last command and waits.
+				timer.Reset(linger)
+			}
+			return
+		}
+	}()
+	return func() {
+		c.socket.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		timer.Stop()
+		c.socket.SetReadDeadline(c.readBy)
+	}
 }
 
 // discard reads away what a client goes on sending after its last answer, for a

@@ -106,7 +106,7 @@ func (t *session) crowded() {
 // serve is the dialogue up to a login, and the relay after it.
 func (t *session) serve() {
 	// One deadline bounds all reading before login, the handshake included.
-	if err := t.conn.socket.SetReadDeadline(time.Now().Add(t.server.cfg.Limits.LoginTimeout.Std())); err != nil {
+	if err := t.conn.limitReading(time.Now().Add(t.server.cfg.Limits.LoginTimeout.Std())); err != nil {
 		return
 	}
 	undrain := context.AfterFunc(t.life.drain, func() { t.conn.socket.SetReadDeadline(time.Unix(1, 0)) })
@@ -207,9 +207,11 @@ func (t *session) decide(a *Attempt) (loggedIn, error) {
 
 func (t *session) ask(a *Attempt) (loggedIn, error) {
 	s := t.server
-	// A login begun late in login_timeout still gets the time that servers need.
+	// A login begun late in login_timeout still gets the time that servers need,
+	// unless nobody waits for it any more.
 	ctx, cancel := context.WithTimeout(t.life.drain, s.cfg.Limits.LoginTimeout.Std())
 	defer cancel()
+	defer t.conn.watch(cancel)()
 	if err := s.failures.admit(ctx, a); err != nil {
 		return loggedIn{}, err
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -181,6 +182,60 @@ func TestDrainEndsWithItsGrace(t *testing.T) {
 	f.drained() // although the response never ends
 	if rest := p.rest(); rest != "" {
 		t.Errorf("got %q in a literal", rest)
+	}
+}
+
+// TestClientThatLeavesCancelsItsLogin, so that it holds no place and no
+// connection for as long as a server is silent.
+func TestClientThatLeavesCancelsItsLogin(t *testing.T) {
+	for name, leave := range map[string]func(*peer){
+		"abort": func(p *peer) { p.Conn.(*net.TCPConn).SetLinger(0) }, // closing resets
+		"close": func(*peer) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked, cancelled := make(chan bool, 1), make(chan error, 1)
+			f := start(t, authFunc(func(ctx context.Context, _ *Attempt) (*upstream.Session, error) {
+				asked <- true
+				<-ctx.Done()
+				cancelled <- ctx.Err()
+				return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: ctx.Err()}
+			}))
+			p := f.connect(imapPlain)
+			p.send("t LOGIN user pw\r\n")
+			receive(t, asked)
+			leave(p)
+			p.Close()
+			if err := receive(t, cancelled); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestHalfClosedClientStillLogsIn: what a client sent before it ended its
+// direction is carried out.
+func TestHalfClosedClientStillLogsIn(t *testing.T) {
+	for _, more := range []string{"", "u LOGOUT\r\n"} {
+		b := newBackend(t)
+		asked, answer := make(chan bool, 1), make(chan bool)
+		f := start(t, authFunc(func(ctx context.Context, a *Attempt) (*upstream.Session, error) {
+			asked <- true
+			select {
+			case <-answer:
+				return b.Login(ctx, a)
+			case <-ctx.Done():
+				return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: ctx.Err()}
+			}
+		}))
+		p := f.connect(imapPlain)
+		p.send("t LOGIN user pw\r\n" + more)
+		p.closeWrite()
+		receive(t, asked)
+		close(answer)
+		p.exactly("t OK Logged in.\r\n")
+		b.server().exactly(more)
+		f.stop()
 	}
 }
 
