@@ -59,6 +59,7 @@ type fakeServer struct {
 	delim     string
 	others    string // the other namespaces, as in NAMESPACE
 	permanent string
+	foldsCase bool // of mailbox names
 	boxes     []*fakeBox
 	appends   int
 	log       []string
@@ -123,7 +124,7 @@ func (f *fakeServer) box(name string) *fakeBox {
 
 func (f *fakeServer) find(name string) *fakeBox {
 	for _, b := range f.boxes {
-		if b.name == name {
+		if b.name == name || f.foldsCase && strings.EqualFold(b.name, name) {
 			return b
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"migproxy/migrator/imapwire"
@@ -37,7 +38,12 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 		return nil, err
 	}
 	var all []*folder
-	for _, f := range append(known, mapFolders(known, j.here, j.there)...) {
+	mapping := append(known, mapFolders(known, j.here, j.there)...)
+	for i := range mapping {
+		if err := j.tellApart(ctx, mapping, &mapping[i]); err != nil {
+			return nil, err
+		}
+		f := mapping[i]
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
 		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
 		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
@@ -113,6 +119,30 @@ func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
 		return err
 	}
 	j.m.step(stepFolderCommitted)
+	return nil
+}
+
+// tellApart gives a new folder another name where the target takes its own for
+// that of another folder, from which it differs in case only.
+func (j *job) tellApart(ctx context.Context, mapping []store.Folder, f *store.Folder) error {
+	at := slices.IndexFunc(j.there.mailboxes, func(b imapwire.Mailbox) bool { return sameButCase(b.Name, f.Target) })
+	if f.ID != 0 || at < 0 || j.exists(f.Target) {
+		return nil
+	}
+	_, err := j.dest.Status(ctx, f.Target)
+	if isStatus(err) {
+		return nil // there is none of this name yet: it is another one
+	}
+	if err != nil {
+		return again(errorTarget, fmt.Errorf("status of %s: %w", f.Target, err))
+	}
+	own := f.Target
+	f.Target = j.there.mailboxes[at].Name
+	for n := 2; slices.ContainsFunc(mapping, func(o store.Folder) bool {
+		return o.Source != f.Source && (o.Target == f.Target || sameButCase(o.Target, f.Target))
+	}); n++ {
+		f.Target = own + "_" + strconv.Itoa(n)
+	}
 	return nil
 }
 

@@ -39,14 +39,16 @@ var wellKnown = map[string][]string{
 }
 
 // mapFolders gives each new personal folder of the source a folder of the
-// target. Known ones keep theirs. No two source folders share one, not even
-// where the target folds case. The result has the new ones only, parents first.
+// target. Known ones keep theirs, and no two source folders share one. Names
+// that differ in case only stay as they are: whether the target tells them
+// apart is found out when they are created. The result has the new ones only,
+// parents first.
 func mapFolders(known []store.Folder, source, target side) []store.Folder {
 	m := mapper{source: source, target: target,
 		targets: map[string]string{}, taken: map[string]bool{}}
 	for _, f := range known {
 		m.targets[f.Source] = f.Target
-		m.taken[fold(f.Target)] = true
+		m.taken[decodeName(f.Target)] = true
 	}
 	boxes := slices.Clone(source.mailboxes)
 	slices.SortStableFunc(boxes, func(a, b imapwire.Mailbox) int {
@@ -78,14 +80,14 @@ func mapFolders(known []store.Folder, source, target side) []store.Folder {
 type mapper struct {
 	source, target side
 	targets        map[string]string // by source name
-	taken          map[string]bool   // folded target names
+	taken          map[string]bool   // decoded target names
 }
 
 func (m *mapper) take(source, target string) bool {
-	if m.taken[fold(target)] {
+	if m.taken[decodeName(target)] {
 		return false
 	}
-	m.targets[source], m.taken[fold(target)] = target, true
+	m.targets[source], m.taken[decodeName(target)] = target, true
 	return true
 }
 
@@ -271,7 +273,10 @@ func decodeName(part string) string {
 	return b.String()
 }
 
-func fold(name string) string { return strings.ToLower(decodeName(name)) }
+// sameButCase reports whether two names differ in nothing but case.
+func sameButCase(a, b string) bool {
+	return a != b && strings.EqualFold(decodeName(a), decodeName(b))
+}
 
 func isInbox(name string) bool { return strings.EqualFold(name, "INBOX") }
 
