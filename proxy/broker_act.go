@@ -53,6 +53,8 @@ func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
 	return nil, l.rejection(v)
 }
 
+var errMoving = errors.New("the account is being moved")
+
 // rejection is the error for a verdict that rejects: what a server said, if
 // one said it.
 func (l *login) rejection(v verdict) error {
@@ -65,8 +67,8 @@ func (l *login) rejection(v verdict) error {
 	if v.outcome == upstream.Unavailable && l.facts.missed() {
 		e.Err = errors.Join(errMissed, e.Err)
 	}
-	if v.outcome == upstream.Held && e.Err == nil {
-		e.Err = errors.New("the account is being moved")
+	if v.outcome == upstream.Held {
+		e.Err = errMoving
 	}
 	return e
 }
@@ -243,8 +245,9 @@ func (l *login) await(ctx context.Context) (*upstream.Session, error) {
 	}
 }
 
+// held is for a login that has proved its password and gets nothing for it yet.
 func (l *login) held() error {
-	return l.rejection(verdict{action: actReject, outcome: upstream.Held})
+	return &upstream.Error{Outcome: upstream.Held, Err: errors.Join(errMoving, errRightPassword)}
 }
 
 // parkNow opens the parked mailbox.

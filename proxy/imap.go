@@ -18,9 +18,10 @@ type imapDialogue struct {
 var _ Dialogue = (*imapDialogue)(nil)
 
 // imapCapabilities lists what the proxy itself does before login. Nothing is in
-// it that a server behind could lack: clients keep what they read here.
+// it whose lack in a server behind would break a client that keeps what it read
+// here: LITERAL+ is understood and not announced, as Courier knows none.
 func imapCapabilities(c *Conn) string {
-	caps := "IMAP4rev1 SASL-IR LITERAL+ ID"
+	caps := "IMAP4rev1 SASL-IR ID"
 	if c.offersTLS() {
 		caps += " STARTTLS"
 	}

@@ -133,7 +133,7 @@ func TestIMAPBeforeLogin(t *testing.T) {
 		name, send string
 		want       []string
 	}{
-		{"capability", "a CAPABILITY\r\n", []string{"* CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID STARTTLS AUTH=PLAIN AUTH=LOGIN\r\n", "a OK"}},
+		{"capability", "a CAPABILITY\r\n", []string{"* CAPABILITY IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN\r\n", "a OK"}},
 		{"noop", "a noop\r\n", []string{"a OK"}},
 		{"id", "a ID (\"name\" \"x\")\r\n", []string{"* ID (\"name\" \"migproxy\")\r\n", "a OK"}},
 		{"bare LF", "a NOOP\n", []string{"a OK"}},
@@ -189,9 +189,9 @@ func TestIMAPGreetingAndCapabilities(t *testing.T) {
 		allow    config.PlaintextLogin
 		want     string
 	}{
-		{"STARTTLS", imapPlain, config.PlaintextNever, "IMAP4rev1 SASL-IR LITERAL+ ID STARTTLS LOGINDISABLED"},
-		{"loopback", imapPlain, config.PlaintextLoopback, "IMAP4rev1 SASL-IR LITERAL+ ID STARTTLS AUTH=PLAIN AUTH=LOGIN"},
-		{"TLS", imapTLS, config.PlaintextNever, "IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN AUTH=LOGIN"},
+		{"STARTTLS", imapPlain, config.PlaintextNever, "IMAP4rev1 SASL-IR ID STARTTLS LOGINDISABLED"},
+		{"loopback", imapPlain, config.PlaintextLoopback, "IMAP4rev1 SASL-IR ID STARTTLS AUTH=PLAIN AUTH=LOGIN"},
+		{"TLS", imapTLS, config.PlaintextNever, "IMAP4rev1 SASL-IR ID AUTH=PLAIN AUTH=LOGIN"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -18,14 +18,16 @@ var errMissed = errors.New("one of the servers does not take these credentials")
 // errTooManySessions says what the log needs to know about a limited login.
 var errTooManySessions = errors.New("the account has as many sessions as limits.per_account allows")
 
+// errRightPassword marks an error with which a right password was turned away.
+var errRightPassword = errors.New("the password is right")
+
 // failureCounts reports whether a login that ended in err counts as a wrong
 // password. What a server could not answer never does.
 func failureCounts(err error) bool {
 	if errors.Is(err, errMissed) {
 		return true
 	}
-	var ue *upstream.Error
-	return errors.As(err, &ue) && ue.Outcome == upstream.Miss
+	return upstream.OutcomeOf(err) == upstream.Miss
 }
 
 // occupancy bounds how many connections an address has open and how many

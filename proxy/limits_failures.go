@@ -8,10 +8,12 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"migproxy/config"
+	"migproxy/store"
 	"migproxy/upstream"
 )
 
@@ -78,7 +80,8 @@ type failure struct {
 type record struct {
 	penalty  penalty
 	failures []failure
-	delayed  int // logins being slowed down because of it
+	delayed  int         // logins being slowed down because of it
+	state    store.State // of an account, when changed last saw it
 }
 
 // count drops what is too old and returns how many failures there are.
@@ -106,6 +109,11 @@ func (r *record) add(f failure) {
 		r.failures = r.failures[1:]
 	}
 	r.failures = append(r.failures, f)
+}
+
+// forget drops the failures of one account.
+func (r *record) forget(account string) {
+	r.failures = slices.DeleteFunc(r.failures, func(x failure) bool { return x.account == account })
 }
 
 // failures slows down and then refuses whoever guesses passwords. A client
@@ -269,15 +277,32 @@ func (f *failures) succeed(a *Attempt) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.known.put(p, time.Now())
-	f.pairs.remove(p)
-	f.accounts.remove(p.account)
-	if r := f.addresses.get(p.network); r != nil {
-		kept := r.failures[:0]
-		for _, x := range r.failures {
-			if x.account != p.account {
-				kept = append(kept, x)
-			}
-		}
-		r.failures = kept
+	for _, r := range present(f.pairs.get(p), f.accounts.get(p.account), f.addresses.get(p.network)) {
+		r.forget(p.account)
+	}
+}
+
+// changed forgets the wrong passwords of an account that the migration has
+// given its password on the target, or that has flipped. Progress in the same
+// state changes no password, and must not give a guesser a fresh start.
+func (f *failures) changed(c store.Change) {
+	switch c.State {
+	case store.Copying, store.Active, store.Finished:
+	default:
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.accounts.get(c.Address)
+	if r == nil || r.state == c.State {
+		return
+	}
+	r.state = c.State
+	r.forget(c.Address)
+	for a := range f.addresses.values() {
+		a.forget(c.Address)
+	}
+	for p := range f.pairs.values() {
+		p.forget(c.Address)
 	}
 }

@@ -1,6 +1,9 @@
 package proxy
 
-import "container/list"
+import (
+	"container/list"
+	"iter"
+)
 
 // lru is a map that forgets what was not used for longest when it is full. It
 // is not safe for concurrent use.
@@ -34,6 +37,17 @@ func (l *lru[K, V]) put(key K, value V) {
 	l.items[key] = l.order.PushFront(entry[K, V]{key, value})
 	if len(l.items) > l.limit {
 		l.remove(l.order.Back().Value.(entry[K, V]).key)
+	}
+}
+
+// values gives all of them, without using them.
+func (l *lru[K, V]) values() iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, e := range l.items {
+			if !yield(e.Value.(entry[K, V]).value) {
+				return
+			}
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"migproxy/config"
+	"migproxy/store"
 	"migproxy/upstream"
 )
 
@@ -24,7 +25,7 @@ func admitted(t *testing.T, f *failures, a *Attempt) (delay time.Duration, ok bo
 	t.Helper()
 	begun := time.Now()
 	err := f.admit(t.Context(), a)
-	if err != nil && outcomeOf(err) != upstream.Limited {
+	if err != nil && upstream.OutcomeOf(err) != upstream.Limited {
 		t.Fatalf("got %v", err)
 	}
 	return time.Since(begun), err == nil
@@ -184,7 +185,7 @@ func TestADelayEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := f.admit(ctx, attempt("192.0.2.1", "user", "pw")); outcomeOf(err) != upstream.Unavailable {
+	if err := f.admit(ctx, attempt("192.0.2.1", "user", "pw")); upstream.OutcomeOf(err) != upstream.Unavailable {
 		t.Errorf("got %v", err)
 	}
 }
@@ -202,6 +203,47 @@ func TestFailureMemoryIsBounded(t *testing.T) {
 	if len(r.failures) != addressPenalty.max {
 		t.Errorf("%d failures in one record", len(r.failures))
 	}
+}
+
+// TestASetPasswordEndsTheMemoryOfWrongOnes: what was wrong before may be right
+// on the target. Progress of the copy gives a guesser nothing.
+func TestASetPasswordEndsTheMemoryOfWrongOnes(t *testing.T) {
+	changes := make(chan store.Change)
+	s := &Server{changes: changes, failures: newFailures(config.Limits{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.followChanges(ctx)
+	}()
+	right := attempt("192.0.2.1", "user", "pw")
+	guess := func() {
+		for i := range accountPenalty.max {
+			s.failures.fail(attempt("192.0.2.1", "user", fmt.Sprint("guess", i)))
+		}
+	}
+	for _, step := range []struct {
+		state    store.State
+		admitted bool
+	}{
+		{store.Provisioning, false}, {store.Copying, true}, {store.Copying, false}, {store.Active, true}, {store.Active, false},
+	} {
+		guess()
+		for range 2 { // when the second is taken, the first has been heard
+			changes <- store.Change{AccountID: 1, Address: "other@example.com", State: step.state}
+			changes <- store.Change{AccountID: 2, Address: "user@example.com", State: step.state}
+		}
+		changes <- store.Change{AccountID: 3, Address: "x@example.com", State: step.state}
+		if err := s.failures.admit(ctx, right); (err == nil) != step.admitted {
+			t.Errorf("%+v: %v", step, err)
+		}
+	}
+	if n := s.failures.addresses.get(clientNetwork(right.Client.Remote.Addr())).count(time.Now()); n != accountPenalty.max {
+		t.Errorf("%d failures of the address, which were those of the account", n)
+	}
+	close(changes)
+	cancel()
+	<-done
 }
 
 func TestWhatCountsAsAFailure(t *testing.T) {

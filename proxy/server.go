@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"migproxy/config"
+	"migproxy/store"
 )
 
 // Options are what a Server works with. Config is complete and valid.
@@ -25,12 +26,15 @@ type Options struct {
 	Auth    Authenticator
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
+	// Changes tell what becomes of accounts, until the channel is closed.
+	Changes <-chan store.Change
 }
 
 // Server serves the listeners of the settings.
 type Server struct {
 	cfg       *config.Config
 	auth      Authenticator
+	changes   <-chan store.Change
 	log       *zap.Logger
 	metrics   *metrics
 	tls       *tls.Config // nil without certificates
@@ -51,7 +55,7 @@ type lifetime struct{ drain, end context.Context }
 
 // New prepares a server. The error says which setting is wrong.
 func New(o Options) (*Server, error) {
-	s := &Server{cfg: o.Config, auth: o.Auth, log: o.Log.Named("proxy"),
+	s := &Server{cfg: o.Config, auth: o.Auth, changes: o.Changes, log: o.Log.Named("proxy"),
 		failures: newFailures(o.Config.Limits), occupancy: newOccupancy(o.Config.Limits)}
 	var err error
 	if s.tls, err = serverTLS(o.Config.TLS, s.log); err != nil {
@@ -123,7 +127,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		})
 	}
-	<-ctx.Done()
+	s.followChanges(ctx)
 	s.closeListeners()
 	accepting.Wait()
 
@@ -135,6 +139,23 @@ func (s *Server) Serve(ctx context.Context) error {
 		return err
 	default:
 		return nil
+	}
+}
+
+// followChanges tells the limits what becomes of accounts, until ctx ends.
+func (s *Server) followChanges(ctx context.Context) {
+	changes := s.changes
+	for {
+		select {
+		case c, open := <-changes:
+			if !open {
+				changes = nil
+				continue
+			}
+			s.failures.changed(c)
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

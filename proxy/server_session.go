@@ -176,7 +176,7 @@ func (t *session) login() (loggedIn, error) {
 		if t.life.drain.Err() != nil {
 			return loggedIn{}, err // a BYE tells the client more than a NO
 		}
-		if err := t.dialogue.Reject(t.conn, a, outcomeOf(err)); err != nil {
+		if err := t.dialogue.Reject(t.conn, a, upstream.OutcomeOf(err)); err != nil {
 			return loggedIn{}, err
 		}
 	}
@@ -193,7 +193,7 @@ func (t *session) complete(a *Attempt) {
 // decide asks the Authenticator, within the limits, and records the outcome.
 func (t *session) decide(a *Attempt) (loggedIn, error) {
 	in, err := t.ask(a)
-	outcome := outcomeOf(err)
+	outcome := upstream.OutcomeOf(err)
 	t.server.metrics.logins.WithLabelValues(string(a.Protocol), outcome.String()).Inc()
 	fields := append(who(a), zap.Stringer("outcome", outcome))
 	if err != nil {
@@ -219,8 +219,11 @@ func (t *session) ask(a *Attempt) (loggedIn, error) {
 	up, err := s.auth.Login(ctx, a)
 	s.metrics.seconds.WithLabelValues(string(a.Protocol)).Observe(time.Since(begun).Seconds())
 	if err != nil {
-		if failureCounts(err) {
+		switch {
+		case failureCounts(err):
 			s.failures.fail(a)
+		case errors.Is(err, errRightPassword):
+			s.failures.succeed(a)
 		}
 		return loggedIn{}, err
 	}
@@ -241,18 +244,6 @@ func who(a *Attempt) []zap.Field {
 		return nil
 	}
 	return []zap.Field{zap.String("account", a.Identity.Address())}
-}
-
-// outcomeOf is the outcome that err stands for; a nil error is Accepted.
-func outcomeOf(err error) upstream.Outcome {
-	if err == nil {
-		return upstream.Accepted
-	}
-	var ue *upstream.Error
-	if errors.As(err, &ue) {
-		return ue.Outcome
-	}
-	return upstream.Unavailable
 }
 
 // relay tells the client that it is in, and relays until the end.

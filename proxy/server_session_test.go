@@ -239,6 +239,22 @@ func TestHalfClosedClientStillLogsIn(t *testing.T) {
 	}
 }
 
+// TestHeldLoginCountsAsRight: whoever is held while his mailbox moves is not
+// locked out by what others guess.
+func TestHeldLoginCountsAsRight(t *testing.T) {
+	f := start(t, authFunc(func(context.Context, *Attempt) (*upstream.Session, error) {
+		return nil, &upstream.Error{Outcome: upstream.Held, Err: errRightPassword}
+	}))
+	p := f.connect(imapPlain)
+	p.send("t LOGIN user pw\r\n")
+	p.expect("t NO [UNAVAILABLE]")
+	f.failures.mu.Lock()
+	defer f.failures.mu.Unlock()
+	if len(f.failures.known.items) != 1 {
+		t.Error("the login is not remembered")
+	}
+}
+
 func TestDrainDuringALogin(t *testing.T) {
 	asked := make(chan bool, 1)
 	f := start(t, authFunc(func(ctx context.Context, _ *Attempt) (*upstream.Session, error) {

@@ -121,8 +121,10 @@ func (h *house) build(registry *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
-	h.proxy, err = proxy.New(proxy.Options{Config: h.Config, Auth: h.broker, Log: h.Log, Metrics: registry})
+	changes, cancel := h.store.Subscribe(false)
+	h.proxy, err = proxy.New(proxy.Options{Config: h.Config, Auth: h.broker, Log: h.Log, Metrics: registry, Changes: changes})
 	if err != nil {
+		cancel()
 		h.broker.Close()
 	}
 	return err
