@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -38,7 +39,8 @@ func BenchmarkCopy(b *testing.B) {
 		target := servers.StartDovecot(b, servers.DovecotOptions{Separator: "."})
 		octets := fillMaildir(b, source, "template@example.com", mailbox.messages, mailbox.folders, mailbox.size)
 		p := newProxy(b, binary, settings{
-			source: dovecotEndpoint(source), target: dovecotEndpoint(target),
+			// In the clear, as mbsync is run here.
+			source: endpoint{imap: source.IMAP, tls: "none"}, target: endpoint{imap: target.IMAP, tls: "none"},
 			provision: fmt.Sprintf("{ driver: passwd-file, path: %s }", target.PasswdFile),
 		}).start()
 		n := 0
@@ -49,10 +51,11 @@ func BenchmarkCopy(b *testing.B) {
 			run(b, exec.Command("cp", "-a", filepath.Dir(source.Maildir("template@example.com")), filepath.Dir(source.Maildir(name))))
 			return name
 		}
-		each := func(b *testing.B, move func(name string)) {
+		each := func(b *testing.B, prepare, move func(name string)) {
 			for range b.N {
 				b.StopTimer()
 				name := next()
+				prepare(name)
 				b.StartTimer()
 				move(name)
 			}
@@ -62,14 +65,29 @@ func BenchmarkCopy(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		}
 		b.Run(mailbox.name+"/migproxy", func(b *testing.B) {
-			each(b, func(name string) { p.move(name) })
+			each(b, func(string) {}, p.move)
 		})
 		b.Run(mailbox.name+"/mbsync", func(b *testing.B) {
 			each(b, func(name string) {
 				target.AddUser(name, benchPassword)
-				mbsyncRun(b, source, target, name)
-			})
+				awaitLogin(b, target, name)
+			}, func(name string) { mbsyncRun(b, source, target, name) })
 		})
+	}
+}
+
+// awaitLogin waits until a server knows a new user.
+func awaitLogin(b *testing.B, d *servers.Dovecot, name string) {
+	b.Helper()
+	err := eventually(10*time.Second, func() error {
+		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: benchPassword})
+		if err == nil && !a.OK {
+			err = errors.New(a.Error)
+		}
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
 	}
 }
 
