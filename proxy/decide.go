@@ -209,10 +209,7 @@ func decideMoving(f facts) verdict {
 			return act(actAskTarget)
 		case upstream.Accepted:
 			return act(actPark)
-		case upstream.Miss:
-			return rejectWith(upstream.Unavailable)
 		}
-		return rejectWith(f.target)
 	}
 	return rejectWith(f.source)
 }

@@ -83,14 +83,14 @@ provisioning *       * * * *           miss        s  miss
 provisioning *       * * * *           refused     s  refused
 provisioning *       * * * yes         unavailable st park
 provisioning *       * * * miss        unavailable st unavailable!
-provisioning *       * * * refused     unavailable st refused
+provisioning *       * * * refused     unavailable st unavailable
 provisioning *       * * * unavailable unavailable st unavailable
 copying      *       * * * *           yes         s  park
 copying      *       * * * *           miss        s  miss
 copying      *       * * * *           refused     s  refused
 copying      *       * * * yes         unavailable st park
 copying      *       * * * miss        unavailable st unavailable!
-copying      *       * * * refused     unavailable st refused
+copying      *       * * * refused     unavailable st unavailable
 copying      *       * * * unavailable unavailable st unavailable
 
 failed       *       * * n *           yes         sr park

@@ -105,18 +105,19 @@ func (d *imapDialogue) run(c *Conn, cmd imapCommand) (*Attempt, *imapFault, erro
 			return nil, nil, err
 		}
 		return nil, nil, c.startTLS()
-	case "LOGIN":
-		return d.login(c, cmd)
-	case "AUTHENTICATE":
-		return d.authenticate(c, cmd)
+	case "LOGIN", "AUTHENTICATE":
+		if !c.mayLogin() {
+			return nil, faultPrivacy, nil
+		}
+		if cmd.name == "LOGIN" {
+			return imapLogin(cmd)
+		}
+		return imapAuthenticate(c, cmd)
 	}
 	return nil, &imapFault{"BAD Unknown command, or not before login."}, nil
 }
 
-func (d *imapDialogue) login(c *Conn, cmd imapCommand) (*Attempt, *imapFault, error) {
-	if !c.mayLogin() {
-		return nil, faultPrivacy, nil
-	}
+func imapLogin(cmd imapCommand) (*Attempt, *imapFault, error) {
 	args, pending, ok := parseAStrings(cmd.rest)
 	if !ok || pending != nil || len(args) != 2 {
 		return nil, faultSyntax, nil
@@ -124,10 +125,7 @@ func (d *imapDialogue) login(c *Conn, cmd imapCommand) (*Attempt, *imapFault, er
 	return &Attempt{Login: args[0], Password: config.NewSecret(args[1])}, nil, nil
 }
 
-func (d *imapDialogue) authenticate(c *Conn, cmd imapCommand) (*Attempt, *imapFault, error) {
-	if !c.mayLogin() {
-		return nil, faultPrivacy, nil
-	}
+func imapAuthenticate(c *Conn, cmd imapCommand) (*Attempt, *imapFault, error) {
 	mechanism, initial, _ := strings.Cut(string(cmd.rest), " ")
 	a, err := saslExchange(c, mechanism, initial)
 	switch {
@@ -183,7 +181,9 @@ func (d *imapDialogue) end(c *Conn, err error) error {
 func (d *imapDialogue) Accept(c *Conn, _ *Attempt, s *upstream.Session) error {
 	caps := ""
 	if len(s.Capabilities) > 0 {
-		caps = "[CAPABILITY " + strings.Join(s.Capabilities, " ") + "] "
+		// Not every client compares without regard to case.
+		list := strings.ReplaceAll(strings.Join(s.Capabilities, " "), "IMAP4REV", "IMAP4rev")
+		caps = "[CAPABILITY " + list + "] "
 	}
 	return c.write(d.tag + " OK " + caps + "Logged in.\r\n")
 }

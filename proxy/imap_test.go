@@ -235,7 +235,7 @@ func TestIMAPAcceptGivesTheServersCapabilities(t *testing.T) {
 	b.caps = []string{"IMAP4REV1", "IDLE", "MOVE"}
 	p := start(t, b).connect(imapPlain)
 	p.send("t LOGIN user pw\r\n")
-	p.exactly("t OK [CAPABILITY IMAP4REV1 IDLE MOVE] Logged in.\r\n")
+	p.exactly("t OK [CAPABILITY IMAP4rev1 IDLE MOVE] Logged in.\r\n")
 }
 
 func TestIMAPBounds(t *testing.T) {
