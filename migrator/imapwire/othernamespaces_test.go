@@ -19,12 +19,12 @@ func parseNamespaces(s string) [][]string {
 // 2342 section 5).
 func TestNamespaces(t *testing.T) {
 	for line, want := range map[string]string{
-		`(("" "/")) NIL NIL`:                                             ";;",
+		`(("" "/")) NIL NIL`: ";;",
 		`(("INBOX." ".")) (("user." ".")) (("shared." ".")("pub." "."))`: "INBOX.;user.;shared.,pub.",
-		`NIL NIL ((#mh "/"))`:                                            ";;",
-		`(("" "/" "X-PARAM" ("FLAG1" "FLAG2"))) (("~" "/")) NIL`:         ";~;",
-		`(("a" NIL)) ((`:                                                 "a;",
-		"":                                                               "",
+		`NIL NIL ((#mh "/"))`: ";;",
+		`(("" "/" "X-PARAM" ("FLAG1" "FLAG2"))) (("~" "/")) NIL`: ";~;",
+		`(("a" NIL)) ((`: "a;",
+		"":               "",
 	} {
 		var got []string
 		for _, g := range parseNamespaces(line) {
