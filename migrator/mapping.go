@@ -156,7 +156,7 @@ func (m *mapper) name(source string) string {
 	} else {
 		above = m.target.prefix
 	}
-	own := encodeUTF7(m.target.clean(parts[len(parts)-1]))
+	own := imapwire.EncodeName(m.target.clean(parts[len(parts)-1]))
 	for n := 1; ; n++ {
 		name := above + own
 		if n > 1 {
@@ -248,7 +248,7 @@ func (h hierarchy) cautious(name string) string {
 			}
 			return r
 		}, decodeName(p))
-		parts[i] = encodeUTF7(strings.TrimSpace(p))
+		parts[i] = imapwire.EncodeName(strings.TrimSpace(p))
 	}
 	name = strings.Join(parts, h.separator())
 	if had {
@@ -260,11 +260,9 @@ func (h hierarchy) cautious(name string) string {
 // decodeName reads one part of a name. What is no modified UTF-7 is taken as
 // UTF-8, else as Latin-1: servers send all three.
 func decodeName(part string) string {
-	if s, err := decodeUTF7(part); err == nil {
+	s, ok := imapwire.DecodeName(part)
+	if ok || utf8.ValidString(s) {
 		return s
-	}
-	if utf8.ValidString(part) {
-		return part
 	}
 	var b strings.Builder
 	for i := range len(part) {

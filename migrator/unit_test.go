@@ -231,35 +231,11 @@ func TestPausesGrow(t *testing.T) {
 	}
 }
 
-func TestUTF7(t *testing.T) {
-	for wire, text := range map[string]string{
-		"Entw&APw-rfe": "Entwürfe", "A&-B": "A&B", "&Jjo-!": "☺!", "&2D3eAA-": "😀",
-		"~peter/mail/&U,BTFw-/&ZeVnLIqe-": "~peter/mail/台北/日本語",
-	} {
-		if got, err := decodeUTF7(wire); err != nil || got != text {
-			t.Errorf("%s: %q %v", wire, got, err)
-		}
-		if got := encodeUTF7(text); got != wire {
-			t.Errorf("%s: %q", text, got)
-		}
-	}
-	for _, bad := range []string{"R&D", "&Jjo", "&Jj-", "\xfc", "&2D0-", "a\x00"} {
-		if got, err := decodeUTF7(bad); err == nil {
-			t.Errorf("%q: %q", bad, got)
-		}
-	}
-}
-
 func FuzzFolderNames(f *testing.F) {
 	for _, s := range []string{"INBOX", "a/b", "R&D", "Entw&APw-rfe", "&2D3eAA-", "\xfc", "a//", "/", "", "&-", "INBOX.a.b", "x\x00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if text, err := decodeUTF7(name); err == nil {
-			if again, err := decodeUTF7(encodeUTF7(text)); err != nil || again != text {
-				t.Fatalf("%q: %q %v", name, again, err)
-			}
-		}
 		for _, from := range []hierarchy{{"", '/'}, {"INBOX.", '.'}, {}} {
 			for _, to := range []hierarchy{{"", '/'}, {"INBOX.", '.'}, {}} {
 				for _, m := range mapFolders(nil, side{from, []imapwire.Mailbox{{Name: name}}}, side{to, nil}) {

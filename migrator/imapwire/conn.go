@@ -101,9 +101,6 @@ func New(s *upstream.Session, o Options) *Conn {
 	return c
 }
 
-// Server is the host:port that this is a connection to, for the log.
-func (c *Conn) Server() string { return c.server }
-
 // Has reports whether a capability (upper case) was announced after login.
 func (c *Conn) Has(capability string) bool { return c.caps[capability] }
 
