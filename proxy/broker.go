@@ -212,7 +212,10 @@ func (l *login) know(ctx context.Context, a *store.Account) error {
 	l.facts.account = a
 	l.facts.may, l.facts.stale = false, false
 	if a != nil {
-		l.facts.stale = isStale(*a, l.b.lots[l.id.Domain].max, l.b.now())
+		// A retry under way is no progress yet. Who only waits for his turn is not
+		// stale, however long that takes.
+		stopped := a.State == store.Failed || a.State == store.Waiting || a.Attempts > 0
+		l.facts.stale = stopped && isStale(*a, l.b.lots[l.id.Domain].max, l.b.now())
 	}
 	if (a == nil || a.State == store.AtSource) && l.domain.Config.Wave.Includes(l.id.Address()) {
 		active, err := l.b.store.Active(ctx, l.id.Domain)

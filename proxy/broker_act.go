@@ -27,6 +27,12 @@ func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
 	case actRelayTarget:
 		return l.relay(l.target)
 	case actRelaySource:
+		// The account may flip while this session goes on.
+		if l.facts.account != nil && parked(l.facts.account.State) && !l.facts.delegated {
+			if _, err := l.seal(ctx); err != nil {
+				return l.again(ctx, err)
+			}
+		}
 		return l.relayToSource(ctx)
 	case actNoteNative:
 		if ok, err := l.note(ctx, store.Native); !ok {
@@ -109,14 +115,18 @@ func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 		return nil, err
 	}
 	conn := session.Conn
-	w := l.b.watches.add(l.id.Address(), leavesSource, func() { _ = conn.Close() })
+	until := leavesSource
+	if l.facts.stale {
+		until = livesThere // each retry of what does not work would end it
+	}
+	w := l.b.watches.add(l.id.Address(), until, func() { _ = conn.Close() })
 	session.Conn = &watchedConn{Conn: conn, watch: w}
 	// Whatever was published before the watch began is in the row.
 	a, err := l.b.store.Account(ctx, l.id.Address())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return session, nil
-	case err == nil && !leavesSource(a.State) && !livesOnTarget(a):
+	case err == nil && !until(a.State) && !livesOnTarget(a):
 		return session, nil
 	}
 	_ = session.Conn.Close()
@@ -129,12 +139,10 @@ func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 // leavesSource: nobody who logs in to an account in this state gets its old
 // mailbox, so sessions there end.
 func leavesSource(s store.State) bool {
-	switch s {
-	case store.Provisioning, store.Copying, store.Active, store.Finished, store.Native:
-		return true
-	}
-	return false
+	return s == store.Provisioning || s == store.Copying || livesThere(s)
 }
+
+func livesThere(s store.State) bool { return store.Account{State: s}.Moved() }
 
 // note writes native or at_source. Not ok without an error: another login was
 // first.

@@ -189,6 +189,38 @@ func TestStoppedAccountsGoBackToTheSource(t *testing.T) {
 	}
 }
 
+// A retry of what has not worked for long does not take the old mailbox away
+// again; who has only waited for his turn is not sent back.
+func TestRetriesLeaveSessionsOnTheSource(t *testing.T) {
+	w := newWorld(t)
+	w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})
+	w.broker.now = func() time.Time { return time.Now().Add(61 * time.Minute) }
+	if got := w.login(config.IMAP); got != "park" {
+		t.Errorf("one who waits for his turn: %s", got)
+	}
+	w.check(w.claim().Release(w.ctx, store.Waiting, "for the test", time.Now(), true))
+	session, err := w.broker.Login(w.ctx, w.attempt(config.IMAP))
+	w.check(err)
+	defer session.Conn.Close()
+	changes, cancel := w.store.Subscribe(false)
+	defer cancel()
+	c := w.claim()
+	if seen := <-changes; seen.State != store.Copying || c.Account.State != store.Copying {
+		t.Fatalf("the retry is %s", seen.State)
+	}
+	changed := w.attempt(config.IMAP)
+	changed.Password = config.NewSecret("a new one")
+	if got := w.result(w.broker.Login(w.ctx, changed)); got != "source" {
+		t.Errorf("during a retry: %s", got)
+	}
+	if a, _ := w.account(); a.PasswordVersion != 2 {
+		t.Error("the new password was not kept")
+	}
+	if got := w.result(session, nil); got != "source" {
+		t.Errorf("the session is on %s", got)
+	}
+}
+
 // In mode passwords the login waits for the worker, and the target has the
 // last word about the password.
 func TestModePasswords(t *testing.T) {

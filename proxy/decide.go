@@ -18,7 +18,8 @@ type facts struct {
 	adopt bool
 	// delegated: somebody logs in for this account with an identity of his own.
 	delegated bool
-	// stale: nothing has been settled for longer than parking.max.
+	// stale: the work stopped, and nothing has been settled for longer than
+	// parking.max.
 	stale bool
 	// tried: the work on the account has stopped with this very password.
 	tried bool
@@ -201,6 +202,9 @@ func decideMoving(f facts) verdict {
 	case 0:
 		return act(actAskSource)
 	case upstream.Accepted:
+		if f.stale {
+			return act(actRelaySource)
+		}
 		return act(actPark)
 	case upstream.Unavailable:
 		// The target may have the account already, with a password proved before.

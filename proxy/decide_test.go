@@ -78,14 +78,16 @@ waiting      adopted * * * miss        *           t  miss
 waiting      adopted * * * refused     *           t  refused
 waiting      adopted * * * unavailable *           t  unavailable
 
-provisioning *       * * * *           yes         s  park
+provisioning *       * * n *           yes         s  park
+provisioning *       * * y *           yes         s  source
 provisioning *       * * * *           miss        s  miss
 provisioning *       * * * *           refused     s  refused
 provisioning *       * * * yes         unavailable st park
 provisioning *       * * * miss        unavailable st unavailable!
 provisioning *       * * * refused     unavailable st unavailable
 provisioning *       * * * unavailable unavailable st unavailable
-copying      *       * * * *           yes         s  park
+copying      *       * * n *           yes         s  park
+copying      *       * * y *           yes         s  source
 copying      *       * * * *           miss        s  miss
 copying      *       * * * *           refused     s  refused
 copying      *       * * * yes         unavailable st park

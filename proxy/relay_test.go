@@ -170,6 +170,7 @@ func TestRelayByeOnlyBetweenResponses(t *testing.T) {
 
 func TestRelayDrain(t *testing.T) {
 	t.Run("idle session", func(t *testing.T) {
+		t.Parallel()
 		b := newBridge(t, config.IMAP, time.Minute)
 		b.server.send("* 1 EXISTS\r\n")
 		b.client.exactly("* 1 EXISTS\r\n")
@@ -188,6 +189,7 @@ func TestRelayDrain(t *testing.T) {
 		}
 	})
 	t.Run("in a response", func(t *testing.T) {
+		t.Parallel()
 		b := newBridge(t, config.IMAP, time.Minute)
 		b.server.send("* 1 FETCH (BODY[] {10}\r\n12345")
 		b.client.exactly("* 1 FETCH (BODY[] {10}\r\n12345")
@@ -213,6 +215,7 @@ func TestRelayDrain(t *testing.T) {
 		})
 	})
 	t.Run("POP3 after the answer", func(t *testing.T) {
+		t.Parallel()
 		b := newBridge(t, config.POP3, time.Minute)
 		b.server.send("+OK")
 		b.client.exactly("+OK")

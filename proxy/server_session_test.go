@@ -70,6 +70,7 @@ func TestASecondAttemptMaySucceed(t *testing.T) {
 }
 
 func TestSessionIsCountedAndLoggedWithoutSecrets(t *testing.T) {
+	t.Parallel()
 	b := newBackend(t)
 	f := start(t, b)
 	p := f.connect(imapPlain)
