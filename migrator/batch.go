@@ -70,8 +70,16 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 	if f.TargetUIDValidity != 0 && f.TargetUIDValidity != validity {
 		return nil, replaced(f)
 	}
-	if f.TargetUIDValidity == 0 || !f.Matched && st.Messages == 0 {
-		f.TargetUIDValidity, f.Matched = validity, f.Matched || st.Messages == 0
+	matched := f.Matched
+	if !matched && st.Messages == 0 { // nothing to match, unless it was copied and deleted there
+		past, err := j.claim.PastLedger(ctx, f.ID)
+		if err != nil {
+			return nil, err
+		}
+		matched = len(past) == 0
+	}
+	if f.TargetUIDValidity == 0 || matched != f.Matched {
+		f.TargetUIDValidity, f.Matched = validity, matched
 		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
 			return nil, err
 		}

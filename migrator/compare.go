@@ -67,6 +67,10 @@ func (j *job) compareTarget(ctx context.Context, f *folder) error {
 	if max(1, opened.UIDValidity) != f.TargetUIDValidity {
 		return replaced(f)
 	}
+	past, err := j.copiedBefore(ctx, f)
+	if err != nil {
+		return err
+	}
 	tallies := make([]tally, len(runs))
 	var surplus []candidate
 	err = j.eye.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
@@ -77,7 +81,7 @@ func (j *job) compareTarget(ctx context.Context, f *folder) error {
 		if i >= 0 && m.UID-runs[i].TargetFirst < uint32(len(runs[i].Digests)) {
 			tallies[i].messages++
 			tallies[i].octets += m.Size
-		} else if len(surplus) < maxSurplus {
+		} else if _, before := findCopied(past, m.UID); !before && len(surplus) < maxSurplus {
 			surplus = append(surplus, candidate{uid: m.UID, octets: m.Size})
 		}
 		return nil

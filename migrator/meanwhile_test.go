@@ -1,6 +1,7 @@
 package migrator_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,6 +80,68 @@ func TestSourceUIDValidityChangesBetweenRuns(t *testing.T) {
 		t.Fatal(a.State, a.Messages, a.Reason)
 	}
 	equal(t, source, target, "INBOX", "Work")
+}
+
+// A message that was copied and that its owner deleted on the target does not
+// come back when the source gives its messages new UIDs; nor does it fail the
+// comparison that the source has a twin less by then.
+func TestRenumberedSource(t *testing.T) {
+	for name, c := range map[string]struct {
+		adopt   bool
+		deleted func(i int) bool // on the target
+		gone    bool             // one of two twins, from the source
+	}{
+		"one deleted":   {adopt: true, deleted: func(i int) bool { return i == 4 }},
+		"all deleted":   {adopt: true, deleted: func(int) bool { return true }},
+		"one twin less": {deleted: func(int) bool { return false }, gone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := fakes(t, func(f *fakeServer) {
+				f.box("INBOX").fill(30, true)
+				f.box("Work").fill(30, false)
+			})
+			if c.adopt {
+				target.exists, target.password = true, secret
+			}
+			full := true
+			target.onAppend = func(n int, _ []fakeMail) verdict {
+				if full && n > 1 {
+					return verdict{no: "[OVERQUOTA] full"}
+				}
+				return verdict{}
+			}
+			b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: c.adopt})
+			b.run(t, b.options(t), "anna", store.Waiting)
+			target.mu.Lock()
+			in, copied, deleted := target.box("INBOX"), len(target.box("INBOX").mails), 0
+			for i := copied - 1; i >= 0; i-- {
+				if c.deleted(i) {
+					in.mails = slices.Delete(in.mails, i, i+1)
+					deleted++
+				}
+			}
+			full = false
+			target.mu.Unlock()
+			source.mu.Lock()
+			box := source.box("INBOX")
+			if c.gone {
+				box.mails = slices.Delete(box.mails, 10, 11)
+			}
+			box.validity += 5
+			for i := range box.mails {
+				box.mails[i].uid += 1000
+			}
+			box.next += 1000
+			source.mu.Unlock()
+			if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active {
+				t.Fatal(a.State, a.Reason)
+			}
+			if n := len(target.contents("INBOX")); copied < 20 || n != 30-deleted {
+				t.Errorf("%d messages were copied, %d deleted, and %d are there", copied, deleted, n)
+			}
+		})
+	}
 }
 
 // What showed that a message is refused for its own sake is known after a
