@@ -100,7 +100,7 @@ func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
 		err = errors.Join(err, c.collectAll(ctx))
 	}
 	if c.broken != nil && len(c.flight) > 0 {
-		c.m.memory.noteCut(c.claim.Account.ID, c.f, c.flight[0])
+		c.noteTargetCut(c.flight[0])
 	}
 	return errors.Join(err, c.flush(ctx))
 }
@@ -147,7 +147,7 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []
 	}
 	for _, m := range metas {
 		most := maxBatch
-		switch cuts := c.m.memory.cuts(c.claim.Account.ID, c.f, m.UID); {
+		switch cuts := c.m.memory.target.at(c.claim.Account.ID, key(c.f, m.UID)); {
 		case cuts >= maxCuts:
 			fatal = append(fatal, m.UID)
 			continue
@@ -210,7 +210,7 @@ func (c *copier) stream(ctx context.Context, b *batch, group []imapwire.Meta) er
 	}
 	half := len(group) / 2
 	fetch := func(uids []uint32) error {
-		err := c.source.FetchBodies(ctx, uids, func(uid uint32, size int64, r io.Reader) error {
+		err := c.readSource(ctx, c.f, uids, func(uid uint32, size int64, r io.Reader) error {
 			meta := left[uid]
 			delete(left, uid)
 			if len(left) == half {
@@ -218,10 +218,10 @@ func (c *copier) stream(ctx context.Context, b *batch, group []imapwire.Meta) er
 			}
 			return c.add(ctx, b, *meta, size, r)
 		})
-		if err == nil || c.broken != nil || isStatus(err) { // a NO may speak of some messages only
+		if c.broken != nil {
 			return c.broken
 		}
-		return again(errorSource, fmt.Errorf("fetch from %s, at UID %d: %w", c.f.Source, lowest(left), err))
+		return err
 	}
 	if err := fetch(uids); err != nil {
 		return err
@@ -242,18 +242,9 @@ func (c *copier) stream(ctx context.Context, b *batch, group []imapwire.Meta) er
 	return nil
 }
 
-func lowest(left map[uint32]*imapwire.Meta) (uid uint32) {
-	for u := range left {
-		if uid == 0 || u < uid {
-			uid = u
-		}
-	}
-	return uid
-}
-
 // fetchLeft fetches singly what did not come. A message that is no longer
-// listed was removed by its owner; one that is listed and does not come ends
-// the work: it is never left out.
+// listed was removed by its owner; one that is listed and does not come is
+// withheld: the rest is copied, and the flip waits for it.
 func (c *copier) fetchLeft(ctx context.Context, left map[uint32]*imapwire.Meta, fetch func([]uint32) error) error {
 	uids := make([]uint32, 0, len(left))
 	for uid := range left {
@@ -277,8 +268,7 @@ func (c *copier) fetchLeft(ctx context.Context, left map[uint32]*imapwire.Meta, 
 	}
 	for _, m := range listed {
 		if left[m.UID] != nil {
-			return &halt{state: store.Waiting, retry: true, reason: errorUndelivered,
-				err: fmt.Errorf("the source lists the message with UID %d in %s and does not give it: repair or remove it there", m.UID, c.f.Source)}
+			c.withheld[key(c.f, m.UID)] = c.f.Source
 		}
 	}
 	return nil

@@ -214,39 +214,60 @@ func TestHostileTargets(t *testing.T) {
 	}
 }
 
-// A message that the source lists and does not give stops the move and is
-// named; it is never left out.
+// A message that the source lists and does not give, or at which it always
+// breaks off, is named and never left out: everything else is copied, and the
+// flip waits for it.
 func TestSourceThatKeepsAMessageBack(t *testing.T) {
-	source, target, _, b := fakes(t, twoFolders)
-	held := true
-	source.onFetch = func(uid uint32) (skip, cut bool) { return held && uid == 17, false }
-	b.anna(t)
-	a := b.run(t, b.options(t), "anna", rest...)
-	if a.State != store.Waiting || !strings.Contains(a.Reason, "UID 17 in INBOX") {
-		t.Fatalf("%s: %s", a.State, a.Reason)
+	for name, withheld := range map[string]struct{ skip, cut bool }{
+		"skips it":     {skip: true},
+		"breaks off":   {cut: true},
+		"has no other": {skip: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fill, messages := twoFolders, int64(180)
+			if name == "has no other" {
+				fill, messages = func(f *fakeServer) {
+					f.box("INBOX").next = 17
+					f.box("INBOX").fill(1, false)
+				}, 1
+			}
+			source, target, _, b := fakes(t, fill)
+			bad := source.box("INBOX").mails[min(16, messages-1)].body
+			held := true
+			source.onFetch = func(m fakeMail) (skip, cut bool) {
+				held := held && m.body == bad && m.uid == 17
+				return held && withheld.skip, held && withheld.cut
+			}
+			b.anna(t)
+			a := b.run(t, b.options(t), "anna", rest...)
+			if a.State != store.Waiting || !strings.Contains(a.Reason, "UID 17 in INBOX") || a.Messages != messages-1 {
+				t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+			}
+			source.mu.Lock()
+			held = false
+			source.mu.Unlock()
+			if a = b.run(t, b.options(t), "anna", store.Active); a.Messages != messages {
+				t.Fatalf("%d messages", a.Messages)
+			}
+			equal(t, source, target, "INBOX", "Work")
+		})
 	}
-	source.mu.Lock()
-	held = false
-	source.mu.Unlock()
-	if a = b.run(t, b.options(t), "anna", store.Active); a.Messages != 180 {
-		t.Fatalf("%d messages", a.Messages)
-	}
-	equal(t, source, target, "INBOX", "Work")
 }
 
 // A source that breaks off inside of a message leaves nothing short on the target.
 func TestSourceCutInLiteral(t *testing.T) {
 	source, target, _, b := fakes(t, twoFolders)
 	left := 3
-	source.onFetch = func(uid uint32) (skip, cut bool) {
-		if uid%40 == 9 && left > 0 {
+	source.onFetch = func(m fakeMail) (skip, cut bool) {
+		if m.uid%40 == 9 && left > 0 {
 			left--
 			return false, true
 		}
 		return false, false
 	}
 	b.anna(t)
-	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 180 {
+	if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
 		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
 	}
 	equal(t, source, target, "INBOX", "Work")

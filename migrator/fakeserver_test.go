@@ -66,7 +66,7 @@ type fakeServer struct {
 
 	onAppend func(n int, mails []fakeMail) verdict
 	// onFetch says whether to leave a body out, or to cut in the middle of it.
-	onFetch func(uid uint32) (skip, cut bool)
+	onFetch func(m fakeMail) (skip, cut bool)
 }
 
 func newFake(t testing.TB, password string) *fakeServer {
@@ -323,7 +323,7 @@ func (s *fakeSession) fetch(tag, args string) error {
 		var skip, cut bool
 		if strings.Contains(words[2], "BODY.PEEK[]") {
 			if s.f.onFetch != nil {
-				skip, cut = s.f.onFetch(m.uid)
+				skip, cut = s.f.onFetch(m)
 			}
 			switch {
 			case skip:

@@ -33,6 +33,7 @@ type job struct {
 
 	here, there side // the folders, as listed at the start of this run
 	suspects    suspects
+	withheld    map[messageKey]string // what the source lists and does not give, with the folder's name
 	notKept     notKept
 	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
 	witness     witness
@@ -43,7 +44,7 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 	a := claim.Account
 	j := &job{m: m, stop: ctx, claim: claim, id: a.Identity, address: a.Identity.Address(),
 		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
-		unchanged: map[int64]imapwire.Status{}}
+		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}}
 	// Retry clears the reason; nothing else does while the account waits.
 	j.consent = m.memory.wasAsked(a.ID) && a.Reason == ""
 	j.log = m.o.Log.With(zap.String("account", j.address))

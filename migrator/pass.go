@@ -218,7 +218,7 @@ func (j *job) missing(ctx context.Context, f *folder, exists uint32) ([]uint32, 
 	settled := newLedger(runs)
 	var missing []uint32
 	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
-		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(messageKey{f.ID, f.SourceUIDValidity, m.UID}) {
+		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID) {
 			missing = append(missing, m.UID)
 		}
 		return nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 
 	"go.uber.org/zap"
 
@@ -75,7 +74,7 @@ func (s suspects) alone(outlived bool) []*suspect {
 func (j *job) refuse(ctx context.Context, f *folder, uids []uint32, alone bool, reason error) error {
 	var notes []store.Refusal
 	for _, uid := range uids {
-		k := messageKey{f.ID, f.SourceUIDValidity, uid}
+		k := key(f, uid)
 		if j.suspects[k] == nil {
 			j.suspects[k] = &suspect{messageKey: k}
 		}
@@ -194,23 +193,19 @@ func (j *job) putConfirmedAside(ctx context.Context, folders []*folder) error {
 func (j *job) putAside(ctx context.Context, f *folder, meta imapwire.Meta, reason string) error {
 	j.m.step(stepAsideBefore)
 	kept := false
-	var failure error
 	d := newDigester()
-	err := j.source.FetchBodies(ctx, []uint32{meta.UID}, func(_ uint32, _ int64, r io.Reader) error {
+	err := j.readSource(ctx, f, []uint32{meta.UID}, func(_ uint32, _ int64, r io.Reader) error {
 		entry := &store.SetAside{FolderID: f.ID, FolderName: f.Source, SourceUID: meta.UID,
 			Flags: meta.Flags, Date: meta.Date, Reason: reason}
-		failure = j.claim.PutAside(ctx, entry, &summing{r: r, d: d, m: entry})
-		if errors.Is(failure, store.ErrRecorded) { // before a crash
-			failure = nil
+		err := j.claim.PutAside(ctx, entry, &summing{r: r, d: d, m: entry})
+		if err != nil && !errors.Is(err, store.ErrRecorded) { // recorded before a crash
+			return fmt.Errorf("set UID %d of %s aside: %w", meta.UID, f.Source, err)
 		}
-		kept = failure == nil
-		return failure
+		kept = true
+		return nil
 	})
-	if failure != nil {
-		return fmt.Errorf("set UID %d of %s aside: %w", meta.UID, f.Source, failure)
-	}
-	if err != nil && !isStatus(err) {
-		return again(errorSource, fmt.Errorf("fetch from %s: %w", f.Source, err))
+	if err != nil {
+		return err
 	}
 	if !kept { // it is gone from the source, or will be found missing again
 		return nil
@@ -236,9 +231,12 @@ func (s *summing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unresolved ends the work while a message is refused and no other one showed
-// that the target takes mail.
+// unresolved ends the work while the source does not give a message, or while
+// one is refused and no other one showed that the target takes mail.
 func (j *job) unresolved() error {
+	if err := j.undelivered(); err != nil {
+		return err
+	}
 	open := j.suspects.alone(false)
 	if len(open) == 0 {
 		return nil
@@ -266,67 +264,4 @@ type messageKey struct {
 	uid      uint32
 }
 
-// memory is what a process remembers of accounts between their runs. Losing it
-// costs repeated tries, no mail.
-type memory struct {
-	mu    sync.Mutex
-	cut   map[int64]map[messageKey]int
-	asked map[int64]bool
-}
-
-func newMemory() *memory {
-	return &memory{cut: map[int64]map[messageKey]int{}, asked: map[int64]bool{}}
-}
-
-// noteCut counts a cut connection against the messages that were not answered.
-func (m *memory) noteCut(account int64, f *folder, b *batch) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.cut[account] == nil {
-		m.cut[account] = map[messageKey]int{}
-	}
-	for _, p := range b.parts {
-		if p.refused != nil || p.uids != nil {
-			continue
-		}
-		for _, msg := range p.messages {
-			m.cut[account][messageKey{f.ID, f.SourceUIDValidity, msg.meta.UID}]++
-		}
-		return // the server had not come to the next one
-	}
-}
-
-func (m *memory) cuts(account int64, f *folder, uid uint32) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.cut[account][messageKey{f.ID, f.SourceUIDValidity, uid}]
-}
-
-func (m *memory) clearCuts(account int64, f *folder, uid uint32) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.cut[account], messageKey{f.ID, f.SourceUIDValidity, uid})
-	if len(m.cut[account]) == 0 {
-		delete(m.cut, account)
-	}
-}
-
-// ask remembers that the administrator was asked whether to go on.
-func (m *memory) ask(account int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked[account] = true
-}
-
-func (m *memory) wasAsked(account int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.asked[account]
-}
-
-func (m *memory) forget(account int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.cut, account)
-	delete(m.asked, account)
-}
+func key(f *folder, uid uint32) messageKey { return messageKey{f.ID, f.SourceUIDValidity, uid} }

@@ -133,11 +133,11 @@ func (c *copier) view(ctx context.Context) error {
 }
 
 // digestSource reads messages of the source's folder that is open. Those that
-// are gone are left out.
+// are gone or withheld are left out.
 func (j *job) digestSource(ctx context.Context, f *folder, uids []uint32) ([]original, error) {
-	sums, err := digestBodies(ctx, j.source, uids)
-	if err != nil {
-		return nil, again(errorSource, fmt.Errorf("fetch from %s: %w", f.Source, err))
+	sums := make(map[uint32]digests, len(uids))
+	if err := j.readSource(ctx, f, uids, digestInto(sums)); err != nil {
+		return nil, err
 	}
 	var read []original
 	for _, uid := range uids {
@@ -155,8 +155,9 @@ func (j *job) digestTarget(ctx context.Context, f *folder, found []candidate) ([
 	for i, c := range found {
 		uids[i] = c.uid
 	}
-	sums, err := digestBodies(ctx, j.eye, uids)
-	if err != nil {
+	sums := make(map[uint32]digests, len(uids))
+	err := j.eye.FetchBodies(ctx, uids, digestInto(sums))
+	if err != nil && !isStatus(err) { // some of them may be gone
 		return nil, again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", f.Target, err))
 	}
 	var read []candidate
@@ -169,16 +170,12 @@ func (j *job) digestTarget(ctx context.Context, f *folder, found []candidate) ([
 	return read, nil
 }
 
-func digestBodies(ctx context.Context, c *imapwire.Conn, uids []uint32) (map[uint32]digests, error) {
-	sums := make(map[uint32]digests, len(uids))
+// digestInto keeps the digests of bodies by UID.
+func digestInto(sums map[uint32]digests) func(uint32, int64, io.Reader) error {
 	d := newDigester()
-	err := c.FetchBodies(ctx, uids, func(uid uint32, _ int64, r io.Reader) error {
+	return func(uid uint32, _ int64, r io.Reader) error {
 		_, err := io.Copy(d, r)
 		sums[uid] = d.sum()
 		return err
-	})
-	if isStatus(err) { // some of them are gone
-		err = nil
 	}
-	return sums, err
 }

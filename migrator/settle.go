@@ -141,8 +141,10 @@ func (c *copier) flush(ctx context.Context) error {
 // record ends the intent of a batch with what has landed of it.
 func (c *copier) record(ctx context.Context, b *batch, done []store.Message) error {
 	for _, m := range done {
-		c.m.memory.clearCuts(c.claim.Account.ID, c.f, m.SourceUID)
-		delete(c.suspects, messageKey{c.f.ID, c.f.SourceUIDValidity, m.SourceUID})
+		k := key(c.f, m.SourceUID)
+		c.m.memory.target.clear(c.claim.Account.ID, k)
+		c.m.memory.source.clear(c.claim.Account.ID, k)
+		delete(c.suspects, k)
 	}
 	if len(done) > 0 {
 		if err := c.outlive(ctx); err != nil {

@@ -1,0 +1,90 @@
+package migrator
+
+import "sync"
+
+// memory is what a process remembers of accounts between their runs. Losing it
+// costs repeated tries, no mail.
+type memory struct {
+	// source and target count the connections that were cut at a message.
+	source, target *cuts
+
+	mu    sync.Mutex
+	asked map[int64]bool
+}
+
+func newMemory() *memory {
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]bool{}}
+}
+
+// ask remembers that the administrator was asked whether to go on.
+func (m *memory) ask(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked[account] = true
+}
+
+func (m *memory) wasAsked(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked[account]
+}
+
+func (m *memory) forget(account int64) {
+	m.source.forget(account)
+	m.target.forget(account)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.asked, account)
+}
+
+// cuts counts cut connections, by account and by the message under way.
+type cuts struct {
+	mu    sync.Mutex
+	count map[int64]map[messageKey]int
+}
+
+func newCuts() *cuts { return &cuts{count: map[int64]map[messageKey]int{}} }
+
+func (c *cuts) note(account int64, k messageKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count[account] == nil {
+		c.count[account] = map[messageKey]int{}
+	}
+	c.count[account][k]++
+}
+
+func (c *cuts) at(account int64, k messageKey) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count[account][k]
+}
+
+func (c *cuts) clear(account int64, k messageKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.count[account], k)
+	if len(c.count[account]) == 0 {
+		delete(c.count, account)
+	}
+}
+
+func (c *cuts) forget(account int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.count, account)
+}
+
+// noteTargetCut counts a cut connection against the messages of a batch that
+// were not answered.
+func (c *copier) noteTargetCut(b *batch) {
+	for _, p := range b.parts {
+		if p.refused != nil || p.uids != nil {
+			continue
+		}
+		for _, m := range p.messages {
+			c.m.memory.target.note(c.claim.Account.ID, key(c.f, m.meta.UID))
+		}
+		return // the server had not come to the next one
+	}
+}
