@@ -107,7 +107,7 @@ func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
 
 func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 	ahead := 1
-	if c.dest.Has("LITERAL+") && c.dest.Has("UIDPLUS") {
+	if c.eye != c.dest && c.dest.Has("LITERAL+") && c.dest.Has("UIDPLUS") {
 		ahead = 2 // the next one is on its way while the target commits
 	}
 	groups, fatal := c.plan(metas)

@@ -316,10 +316,12 @@ func TestDovecotToDovecot(t *testing.T) {
 }
 
 // What a real Dovecot does to odd messages is told: bare line feeds and NULs are
-// altered with both digests kept, an empty message is set aside.
+// altered with both digests kept, an empty message is set aside. This Dovecot
+// lets each user in once only.
 func TestDovecotTakesOddMessages(t *testing.T) {
 	source := newFake(t, secret)
-	target := servers.StartDovecot(t, servers.DovecotOptions{Separator: ".", Prefix: "INBOX.", Extra: noSync})
+	target := servers.StartDovecot(t, servers.DovecotOptions{Separator: ".", Prefix: "INBOX.",
+		Extra: noSync + "\nprotocol imap {\n  mail_max_userip_connections = 1\n}"})
 	const date = "14-Mar-2019 05:06:07 +0100"
 	odd := map[string]string{
 		"bare LF": "Subject: lf\n\nx\n", "NUL": "Subject: nul\r\n\r\na\x00b\r\n", "8-bit header": "Subject: \xe4\r\n\r\nx\r\n",

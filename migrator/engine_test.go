@@ -179,6 +179,7 @@ func TestHostileTargets(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		caps     string // taken away
+		limit    int    // of connections
 		onAppend func(int, []fakeMail) verdict
 	}{
 		"plain":                        {},
@@ -195,6 +196,10 @@ func TestHostileTargets(t *testing.T) {
 		"no MULTIAPPEND, refused once": {caps: " MULTIAPPEND", onAppend: once(verdict{no: "no reason"})},
 		"no LITERAL+":                  {caps: " LITERAL+"},
 		"none of them":                 {caps: " LITERAL+ MULTIAPPEND UIDPLUS"},
+		"one connection":               {limit: 1},
+		"one connection, refused once": {limit: 1, onAppend: once(verdict{no: "no reason"})},
+		"one connection, cut":          {limit: 1, onAppend: once(verdict{cut: true, keep: true})},
+		"one connection, none of them": {limit: 1, caps: " LITERAL+ MULTIAPPEND UIDPLUS"},
 		"none of them, cut":            {caps: " LITERAL+ MULTIAPPEND UIDPLUS", onAppend: once(verdict{cut: true, late: 100 * time.Millisecond})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +208,7 @@ func TestHostileTargets(t *testing.T) {
 			for _, capability := range strings.Fields(c.caps) {
 				target.caps = strings.Replace(target.caps, " "+capability, "", 1)
 			}
-			target.onAppend = c.onAppend
+			target.onAppend, target.limit = c.onAppend, c.limit
 			b.anna(t)
 			a := b.run(t, b.options(t), "anna", store.Active, store.Failed, store.Conflict)
 			if a.State != store.Active || a.Messages != 180 || a.SetAside != 0 {

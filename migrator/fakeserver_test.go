@@ -53,6 +53,8 @@ type fakeServer struct {
 	conns     map[net.Conn]bool
 	password  string
 	exists    bool // the user
+	limit     int  // of the user's connections; 0 is none
+	users     int  // connections that are logged in
 	loginCode string
 	caps      string
 	prefix    string
@@ -106,6 +108,11 @@ func (f *fakeServer) serve() {
 			s := &fakeSession{f: f, r: bufio.NewReader(c), w: bufio.NewWriter(c)}
 			_, _ = fmt.Fprintf(c, "* OK [CAPABILITY %s] hello\r\n", f.caps)
 			for s.command() == nil {
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if s.user {
+				f.users--
 			}
 		})
 	}
@@ -169,6 +176,7 @@ type fakeSession struct {
 	r    *bufio.Reader
 	w    *bufio.Writer
 	open *fakeBox
+	user bool
 }
 
 func (s *fakeSession) printf(format string, args ...any) { _, _ = fmt.Fprintf(s.w, format, args...) }
@@ -237,6 +245,11 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 		if !f.exists || !strings.HasSuffix(string(plain), "\x00"+f.password) {
 			return no("[AUTHENTICATIONFAILED] wrong")
 		}
+		if f.limit > 0 && f.users >= f.limit {
+			return no("[LIMIT] too many connections")
+		}
+		s.user = true
+		f.users++
 		s.printf("%s OK [CAPABILITY %s] welcome\r\n", tag, f.caps)
 		return nil
 	case "NAMESPACE":

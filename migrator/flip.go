@@ -13,6 +13,7 @@ import (
 // flip lets the account live on the target from now on, once the target has
 // taken the newest password. A password sealed meanwhile is set and tried first.
 func (j *job) flip(ctx context.Context) error {
+	j.disconnect() // the target may count connections
 	for {
 		password, version, err := j.password(ctx)
 		if err != nil {

@@ -27,7 +27,8 @@ type job struct {
 	domain *upstream.Domain
 	driver provision.Driver // nil where the settings name none
 
-	// source is read, dest is written, and eye looks at what dest has done.
+	// source is read, dest is written, and eye looks at what dest has done. Where
+	// the target has no room for two connections, eye is dest.
 	source, dest, eye *imapwire.Conn
 	viewed            string // the folder that eye has open
 
@@ -153,7 +154,12 @@ func (j *job) connect(ctx context.Context) error {
 	if j.dest, err = j.openTarget(ctx, password); err != nil {
 		return err
 	}
-	if j.eye, err = j.login(ctx, j.domain.Target.IMAP, password); err != nil {
+	switch j.eye, err = j.login(ctx, j.domain.Target.IMAP, password); outcome(err) {
+	case upstream.Accepted:
+	case upstream.Unavailable: // most likely a limit of connections
+		j.log.Info("the target takes no second connection of this user: copying over one", zap.Error(err))
+		j.eye = j.dest
+	default:
 		return targetTrouble(err)
 	}
 	return nil
