@@ -307,8 +307,13 @@ func (p *proxy) state(address string) (account, error) {
 // awaitState waits until an account is in a state.
 func (p *proxy) awaitState(address, state string) account {
 	p.t.Helper()
+	return p.awaitStateFor(copyDeadline, address, state)
+}
+
+func (p *proxy) awaitStateFor(deadline time.Duration, address, state string) account {
+	p.t.Helper()
 	var a account
-	err := eventually(copyDeadline, func() (err error) {
+	err := eventually(deadline, func() (err error) {
 		if a, err = p.state(address); err == nil && a.State != state {
 			err = fmt.Errorf("%s is %q (%s), not %q", address, a.State, a.Error, state)
 		}

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/base64"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -74,16 +73,7 @@ func TestKilledAtSpecialSteps(t *testing.T) {
 	each("a new password", func(t *testing.T, r *runner) {
 		r.kill("intent.committed")
 		r.password = "changed meanwhile"
-		passwd := readFile(t, w.source.PasswdFile)
-		coded := func(p string) string { return base64.StdEncoding.EncodeToString([]byte(p)) }
-		passwd = strings.Replace(passwd, r.user+":{PLAIN.b64}"+coded(password), r.user+":{PLAIN.b64}"+coded(r.password), 1)
-		if err := os.WriteFile(w.source.PasswdFile, []byte(passwd), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		// Dovecot notices a new passwd-file by its time in seconds.
-		if err := os.Chtimes(w.source.PasswdFile, time.Time{}, time.Now().Add(time.Duration(10*n)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		changePassword(t, w.source, r.user, password, r.password)
 	}, "password.before", "password.after", "flip.before")
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"migproxy/e2e/servers"
 )
 
 // After the flip the source's password opens nothing, and an account that the
@@ -76,14 +79,7 @@ func TestANewPasswordDuringTheCopy(t *testing.T) {
 	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); !a.OK {
 		t.Fatalf("%+v", a)
 	}
-	text := strings.Replace(readFile(t, p.source.PasswdFile), base64.StdEncoding.EncodeToString([]byte("first")), base64.StdEncoding.EncodeToString([]byte("second")), 1)
-	if err := os.WriteFile(p.source.PasswdFile, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	// Dovecot notices a new passwd-file by its size and its time in seconds.
-	if err := os.Chtimes(p.source.PasswdFile, time.Time{}, time.Now().Add(10*time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	changePassword(t, p.source, user, "first", "second")
 	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); a.OK || !strings.Contains(a.Error, "AUTHENTICATIONFAILED") {
 		t.Errorf("the old password: %+v", a)
 	}
@@ -97,6 +93,37 @@ func TestANewPasswordDuringTheCopy(t *testing.T) {
 	}
 	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "second"}); !a.OK {
 		t.Errorf("the new password: %+v", a)
+	}
+}
+
+// changePassword changes a user's password on a server, and waits until the
+// server knows: it looks once a second, and only where the file's time in
+// seconds has changed.
+func changePassword(t testing.TB, d *servers.Dovecot, name, from, to string) {
+	t.Helper()
+	coded := func(p string) string {
+		return name + ":{PLAIN.b64}" + base64.StdEncoding.EncodeToString([]byte(p)) + ":"
+	}
+	text := strings.Replace(readFile(t, d.PasswdFile), coded(from), coded(to), 1)
+	info, err := os.Stat(d.PasswdFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.PasswdFile, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(d.PasswdFile, time.Time{}, info.ModTime().Add(10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	err = eventually(20*time.Second, func() error {
+		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: to})
+		if err == nil && !a.OK {
+			err = errors.New(a.Error)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

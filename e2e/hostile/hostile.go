@@ -5,6 +5,7 @@ package hostile
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -43,6 +44,9 @@ type Faults struct {
 	CutBody int
 	// ByeFetch answers so many fetches of bodies with a BYE.
 	ByeFetch int
+	// SilentFetch never answers so many fetches of bodies, and SilentAppend so
+	// many APPENDs, which are not stored; the connection stays open.
+	SilentFetch, SilentAppend int
 	// Leaves makes the message of this UID disappear once it was listed.
 	Leaves uint32
 
@@ -160,11 +164,29 @@ func (s *Server) serve(c net.Conn) {
 		if err != nil || len(args) < 2 {
 			return
 		}
+		if x.silent(args) {
+			_, _ = io.Copy(io.Discard, x.r) // until the other side gives up
+			return
+		}
 		if !x.answer(args[0], strings.ToUpper(args[1]), args[2:]) {
 			_ = x.w.Flush()
 			return
 		}
 	}
+}
+
+// silent reports whether this command is to get no answer.
+func (x *session) silent(args []string) bool {
+	x.s.Lock()
+	defer x.s.Unlock()
+	command := strings.ToUpper(strings.Join(args[1:], " "))
+	switch {
+	case strings.HasPrefix(command, "UID FETCH") && strings.Contains(command, "BODY"):
+		return take(&x.s.Faults.SilentFetch)
+	case strings.HasPrefix(command, "APPEND"):
+		return take(&x.s.Faults.SilentAppend)
+	}
+	return false
 }
 
 func (x *session) say(lines ...string) {
