@@ -364,6 +364,10 @@ func TestQuarantine(t *testing.T) {
 			f.box("INBOX").add(fakeMail{body: "x: bad"})
 			f.box("INBOX").fill(3, false)
 		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 3},
+		"the second of two": {fill: func(f *fakeServer) {
+			f.box("INBOX").fill(1, false)
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 1},
 		"the only one": {fill: func(f *fakeServer) { f.box("INBOX").add(fakeMail{body: "x: bad"}) },
 			onAppend: refuse(isBad), state: store.Waiting},
 		"all of them": {fill: func(f *fakeServer) { f.box("INBOX").fill(maxRefused, false) }, onAppend: refuse(func(fakeMail) bool { return true }), state: store.Waiting},
@@ -417,5 +421,55 @@ func TestQuarantine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A target that begins to refuse everything, just when one message was refused
+// for its own sake, has nothing set aside that it would take.
+func TestTargetTurnsBad(t *testing.T) {
+	source, target, _, b := fakes(t, func(f *fakeServer) {
+		f.box("INBOX").fill(11, false)
+		f.box("INBOX").add(fakeMail{body: "x: bad", date: "14-Mar-2019 05:06:07 +0100"})
+		f.box("INBOX").fill(1, false)
+	})
+	isBad := func(m fakeMail) bool { return m.body == "x: bad" }
+	sick := true
+	target.onAppend = func(n int, mails []fakeMail) verdict {
+		if slices.ContainsFunc(mails, isBad) || sick && n > 2 {
+			return verdict{no: "oh"}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || a.SetAside != 0 || a.Messages == 0 {
+		t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+	}
+	target.mu.Lock()
+	sick = false
+	target.mu.Unlock()
+	if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.SetAside != 1 || a.Messages != 12 {
+		t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+	}
+	box := source.box("INBOX")
+	box.mails = slices.DeleteFunc(box.mails, isBad)
+	equal(t, source, target, "INBOX")
+}
+
+// A mailbox whose only message is refused waits for the administrator, and moves
+// without that message when he says so.
+func TestOnlyMessageIsRefused(t *testing.T) {
+	_, target, _, b := fakes(t, func(f *fakeServer) { f.box("INBOX").add(fakeMail{body: "x: bad"}) })
+	target.onAppend = refuse(func(fakeMail) bool { return true })
+	b.anna(t)
+	m, ctx := b.start(t, b.options(t))
+	waits := func(a store.Account) bool { return a.State == store.Waiting && a.Attempts > 1 }
+	if a := b.await(t, m, ctx, "anna", waits); a.SetAside != 0 {
+		t.Fatal(a.SetAside, a.Reason)
+	}
+	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.await(t, m, ctx, "anna", func(a store.Account) bool { return a.State == store.Active }); a.SetAside != 1 {
+		t.Fatal(a.SetAside, a.Reason)
 	}
 }

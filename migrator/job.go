@@ -38,7 +38,7 @@ type job struct {
 	notKept     notKept
 	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
 	witness     witness
-	consent     bool // the administrator was told how many are set aside, and said retry
+	consent     int64 // so many messages set aside the administrator was told of, and said retry
 }
 
 func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
@@ -47,7 +47,9 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
 		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}}
 	// Retry clears the reason; nothing else does while the account waits.
-	j.consent = m.memory.wasAsked(a.ID) && a.Reason == ""
+	if a.Reason == "" {
+		j.consent = m.memory.wasAsked(a.ID)
+	}
 	j.log = m.o.Log.With(zap.String("account", j.address))
 	return j
 }

@@ -9,21 +9,22 @@ type memory struct {
 	source, target *cuts
 
 	mu    sync.Mutex
-	asked map[int64]bool
+	asked map[int64]int64
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]bool{}}
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}}
 }
 
-// ask remembers that the administrator was asked whether to go on.
-func (m *memory) ask(account int64) {
+// ask remembers that the administrator was asked whether to move an account
+// without so many messages.
+func (m *memory) ask(account, messages int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.asked[account] = true
+	m.asked[account] = messages
 }
 
-func (m *memory) wasAsked(account int64) bool {
+func (m *memory) wasAsked(account int64) (messages int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.asked[account]

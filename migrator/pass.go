@@ -39,6 +39,9 @@ func (j *job) copyAll(ctx context.Context) error {
 		if found > 0 {
 			continue
 		}
+		if err := j.confirmLast(ctx, folders); err != nil {
+			return err
+		}
 		if err := j.unresolved(); err != nil {
 			return err
 		}

@@ -46,8 +46,10 @@ func quotaHalt(err error) error {
 // the store, so that a crash forgets nothing that cannot be seen again.
 type suspect struct {
 	messageKey
-	alone, outlived bool
-	reason          string
+	alone    bool // not only together with others
+	outlived bool // another message was accepted after its last refusal
+	between  bool // another message was accepted before it was refused alone, and after it was refused with others
+	reason   string
 }
 
 // suspects of one run.
@@ -75,12 +77,17 @@ func (j *job) refuse(ctx context.Context, f *folder, uids []uint32, alone bool, 
 	var notes []store.Refusal
 	for _, uid := range uids {
 		k := key(f, uid)
-		if j.suspects[k] == nil {
-			j.suspects[k] = &suspect{messageKey: k}
+		s := j.suspects[k]
+		if s == nil {
+			s = &suspect{messageKey: k}
+			j.suspects[k] = s
 		}
-		j.suspects[k].alone = j.suspects[k].alone || alone
-		j.suspects[k].reason = reason.Error()
-		notes = append(notes, store.Refusal{FolderID: f.ID, SourceUID: uid, Alone: alone, Reason: reason.Error()})
+		s.reason = reason.Error()
+		if alone {
+			s.alone, s.between, s.outlived = true, s.outlived, false
+		}
+		// In the store an outlived refusal is not yet one alone: outlive says so.
+		notes = append(notes, store.Refusal{FolderID: f.ID, SourceUID: uid, Alone: alone && !s.between, Reason: s.reason})
 		if alone {
 			j.m.metrics.errors.WithLabelValues(errorRefused).Inc()
 			j.log.Warn("the target refuses a message", zap.String("folder", f.Source), zap.Uint32("uid", uid), zap.Error(reason))
@@ -92,12 +99,21 @@ func (j *job) refuse(ctx context.Context, f *folder, uids []uint32, alone bool, 
 // outlive commits that the target has accepted a message after the refusals.
 func (j *job) outlive(ctx context.Context) error {
 	fresh := false
+	var proven []store.Refusal
 	for _, x := range j.suspects {
+		if x.alone && x.between && !x.outlived {
+			proven = append(proven, store.Refusal{FolderID: x.folderID, SourceUID: x.uid, Alone: true, Outlived: true, Reason: x.reason})
+		}
 		fresh = fresh || !x.outlived
 		x.outlived = true
 	}
 	if !fresh {
 		return nil
+	}
+	if len(proven) > 0 {
+		if err := j.claim.NoteRefusals(ctx, proven...); err != nil {
+			return err
+		}
 	}
 	return j.claim.OutliveRefusals(ctx)
 }
@@ -231,8 +247,31 @@ func (s *summing) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// confirmLast sets aside what was refused after every message that the target
+// has accepted, where that need not wait for another one: the only such message,
+// if the target refused it with others, accepted these, and refused it again;
+// or as many as the administrator has agreed to move without.
+func (j *job) confirmLast(ctx context.Context, folders []*folder) error {
+	open := j.suspects.alone(false)
+	if len(open) == 0 {
+		return nil
+	}
+	if err := j.claim.Refresh(ctx); err != nil {
+		return err
+	}
+	agreed := j.claim.Account.SetAside+int64(len(open)) <= j.consent
+	if !agreed && (len(open) > 1 || !open[0].between) {
+		return nil
+	}
+	for _, s := range open {
+		s.outlived = true
+	}
+	return j.putConfirmedAside(ctx, folders)
+}
+
 // unresolved ends the work while the source does not give a message, or while
-// one is refused and no other one showed that the target takes mail.
+// one is refused and no other one showed that the target takes mail. Where
+// there is no other, the administrator's retry is the answer.
 func (j *job) unresolved() error {
 	if err := j.undelivered(); err != nil {
 		return err
@@ -241,18 +280,20 @@ func (j *job) unresolved() error {
 	if len(open) == 0 {
 		return nil
 	}
+	a := j.claim.Account
+	j.m.memory.ask(a.ID, a.SetAside+int64(len(open)))
 	return &halt{state: store.Waiting, retry: true, reason: errorRefused,
-		err: fmt.Errorf("the target refuses a message (UID %d), and there was no other to show whether it takes any: see its log: %s", open[0].uid, open[0].reason)}
+		err: fmt.Errorf("the target refuses a message (UID %d), and there was no other to show whether it takes any: see its log; `migproxy account retry %s` moves the account without it: %s", open[0].uid, j.address, open[0].reason)}
 }
 
 // tooManyAside asks the administrator before an account flips without many of
 // its messages. His retry is the answer.
 func (j *job) tooManyAside() error {
 	a := j.claim.Account
-	if a.SetAside <= max(askAbove, a.Expected/1000) || j.consent {
+	if a.SetAside <= max(askAbove, a.Expected/1000, j.consent) {
 		return nil
 	}
-	j.m.memory.ask(a.ID)
+	j.m.memory.ask(a.ID, a.SetAside)
 	return &halt{state: store.Waiting, reason: errorRefused,
 		err: fmt.Errorf("the target refused %d messages, which are set aside: look at them with `migproxy account show %s`; `migproxy account retry %s` moves the account without them", a.SetAside, j.address, j.address)}
 }
