@@ -27,6 +27,16 @@ type process struct {
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{}
+	root bool // it runs as root, started by an ordinary user
+}
+
+// asRoot runs a program as root: by sudo, where the tests run as an ordinary
+// user.
+func asRoot(args ...string) *exec.Cmd {
+	if os.Geteuid() != 0 {
+		args = append([]string{"sudo", "-n"}, args...)
+	}
+	return exec.Command(args[0], args[1:]...)
 }
 
 // start runs a program in a process group of its own, its output going to out.
@@ -63,15 +73,24 @@ func (p *process) stop(sig syscall.Signal) {
 		return
 	}
 	pgid := p.cmd.Process.Pid
-	_ = syscall.Kill(-pgid, sig)
+	p.signal(pgid, sig)
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
-		_ = syscall.Kill(-pgid, syscall.SIGKILL)
+		p.signal(pgid, syscall.SIGKILL)
 		<-p.done
 	}
-	_ = syscall.Kill(-pgid, syscall.SIGKILL) // children that outlived it
+	p.signal(pgid, syscall.SIGKILL) // children that outlived it
 	p.cmd = nil
+}
+
+// signal sends a signal to a process group. That it has ended is no error.
+func (p *process) signal(pgid int, sig syscall.Signal) {
+	if p.root {
+		_ = asRoot("kill", fmt.Sprintf("-%d", int(sig)), "--", fmt.Sprintf("-%d", pgid)).Run()
+		return
+	}
+	_ = syscall.Kill(-pgid, sig)
 }
 
 // FreePorts returns n loopback ports that were free a moment ago.
