@@ -16,7 +16,7 @@ const maxSurplus = 1000
 
 // compare holds both sides against the ledger: each message that the source
 // shows is settled or set aside, and each that was copied is on the target, in
-// its size and only once. complete is false when mail has arrived meanwhile.
+// its size, with its present flags and only once. complete is false when mail has arrived meanwhile.
 func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, err error) {
 	for _, f := range folders {
 		if !f.listed {
@@ -31,7 +31,8 @@ func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, er
 			delete(j.unchanged, f.ID)
 			return false, nil
 		}
-		missing, err := j.missing(ctx, f, opened.Exists)
+		flags := newSourceFlags()
+		missing, err := j.missing(ctx, f, opened.Exists, flags)
 		if err != nil {
 			return false, err
 		}
@@ -39,7 +40,7 @@ func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, er
 			delete(j.unchanged, f.ID)
 			return false, nil
 		}
-		if err := j.compareTarget(ctx, f); err != nil {
+		if err := j.compareTarget(ctx, f, flags); err != nil {
 			return false, err
 		}
 	}
@@ -52,8 +53,10 @@ type tally struct {
 	octets   int64
 }
 
-// compareTarget holds one folder of the target against the ledger.
-func (j *job) compareTarget(ctx context.Context, f *folder) error {
+// compareTarget holds one folder of the target against the ledger, and gives
+// what was copied the flags that it has on the source by now. An adopted account
+// keeps what its owner has made of it.
+func (j *job) compareTarget(ctx context.Context, f *folder, flags *sourceFlags) error {
 	runs, err := j.claim.Ledger(ctx, f.ID)
 	if err != nil || len(runs) == 0 {
 		return err
@@ -71,6 +74,7 @@ func (j *job) compareTarget(ctx context.Context, f *folder) error {
 	if err != nil {
 		return err
 	}
+	late := &lateFlags{source: flags, permits: newFlagFilter(opened.PermanentFlags), changes: map[string][]uint32{}}
 	tallies := make([]tally, len(runs))
 	var surplus []candidate
 	err = j.eye.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
@@ -81,6 +85,7 @@ func (j *job) compareTarget(ctx context.Context, f *folder) error {
 		if i >= 0 && m.UID-runs[i].TargetFirst < uint32(len(runs[i].Digests)) {
 			tallies[i].messages++
 			tallies[i].octets += m.Size
+			late.note(runs[i], m)
 		} else if _, before := findCopied(past, m.UID); !before && len(surplus) < maxSurplus {
 			surplus = append(surplus, candidate{uid: m.UID, octets: m.Size})
 		}
@@ -99,7 +104,10 @@ func (j *job) compareTarget(ctx context.Context, f *folder) error {
 					f.Target, t.messages, t.octets, r.TargetFirst, len(r.Digests), r.Octets)}
 		}
 	}
-	return j.noCopies(ctx, f, runs, surplus)
+	if err := j.noCopies(ctx, f, runs, surplus); err != nil {
+		return err
+	}
+	return j.storeFlags(ctx, f, late)
 }
 
 // noCopies makes sure that what the target has beyond the ledger is deliveries

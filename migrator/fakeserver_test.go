@@ -286,6 +286,10 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 	case "SUBSCRIBE":
 		f.box(unquote(args)).subscribed = true
 	case "UID":
+		if strings.HasPrefix(args, "STORE ") {
+			s.store(args)
+			return ok()
+		}
 		return s.fetch(tag, args)
 	case "APPEND":
 		return s.append(tag, texts, literals)
@@ -353,6 +357,22 @@ func (s *fakeSession) fetch(tag, args string) error {
 	}
 	s.printf("%s OK done\r\n", tag)
 	return nil
+}
+
+// store does UID STORE.
+func (s *fakeSession) store(args string) {
+	words := strings.SplitN(args, " ", 4)
+	flags := strings.Fields(strings.Trim(words[3], "()"))
+	for i := range s.open.mails {
+		m := &s.open.mails[i]
+		if !wanted(words[1], m.uid, m.uid) {
+			continue
+		}
+		m.flags = slices.DeleteFunc(slices.Clone(m.flags), func(f string) bool { return slices.Contains(flags, f) })
+		if words[2][0] == '+' {
+			m.flags = append(m.flags, flags...)
+		}
+	}
 }
 
 func (s *fakeSession) append(tag string, texts, literals []string) error {

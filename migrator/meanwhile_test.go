@@ -215,3 +215,48 @@ func TestMailArrivesMeanwhile(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+// A flag that changes on the source after the message was copied comes along;
+// what migproxy did not append, and what the target marks, is left alone.
+func TestFlagsChangeMeanwhile(t *testing.T) {
+	for _, adopt := range []bool{false, true} {
+		source, target, _, b := fakes(t, twoFolders)
+		if adopt {
+			target.exists, target.password = true, secret
+		}
+		target.box("Work").add(fakeMail{body: "a: delivered\r\n", flags: []string{`\Flagged`}})
+		b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: adopt})
+		o := b.options(t)
+		once := false
+		o.Step = func(step string) {
+			if step != "settle.committed" || once || target.sent() < 3 {
+				return
+			}
+			once = true
+			source.mu.Lock()
+			defer source.mu.Unlock()
+			source.box("INBOX").mails[7].flags = []string{`\Answered`, "$Label1", "$Forwarded"} // and \Seen no more
+			target.mu.Lock()
+			defer target.mu.Unlock()
+			target.box("INBOX").mails[20].flags = append(target.box("INBOX").mails[20].flags, "$HasAttachment")
+		}
+		if a := b.run(t, o, "anna", rest...); a.State != store.Active || !once {
+			t.Fatal(a.State, a.Reason)
+		}
+		changed, marked := 0, 0
+		for _, line := range append(target.contents("INBOX"), target.contents("Work")...) {
+			switch flags, _, _ := strings.Cut(line, "|"); flags {
+			case "$Label1 $Forwarded " + `\Answered`:
+				changed++
+			case `\Seen $Label1 $HasAttachment`, `\Flagged`:
+				marked++
+			case `\Seen $Label1`:
+			default:
+				t.Errorf("adopt %v: %s", adopt, flags)
+			}
+		}
+		if marked != 2 || changed == 0 != adopt {
+			t.Errorf("adopt %v: %d changed, %d marked", adopt, changed, marked)
+		}
+	}
+}

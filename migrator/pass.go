@@ -137,7 +137,7 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	if err := j.noteSourceValidity(ctx, f, max(1, opened.UIDValidity)); err != nil {
 		return 0, err
 	}
-	missing, err := j.missing(ctx, f, opened.Exists)
+	missing, err := j.missing(ctx, f, opened.Exists, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -205,8 +205,9 @@ func (j *job) noteSourceValidity(ctx context.Context, f *folder, validity uint32
 }
 
 // missing lists the UIDs that the source shows in the folder it has open and
-// that are neither settled nor set aside.
-func (j *job) missing(ctx context.Context, f *folder, exists uint32) ([]uint32, error) {
+// that are neither settled nor set aside. flags, if not nil, collects the flags
+// of all of them.
+func (j *job) missing(ctx context.Context, f *folder, exists uint32, flags *sourceFlags) ([]uint32, error) {
 	if exists == 0 {
 		return nil, nil
 	}
@@ -223,6 +224,9 @@ func (j *job) missing(ctx context.Context, f *folder, exists uint32) ([]uint32, 
 	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
 		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID) {
 			missing = append(missing, m.UID)
+		}
+		if flags != nil {
+			flags.add(m)
 		}
 		return nil
 	})

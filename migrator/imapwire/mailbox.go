@@ -308,3 +308,18 @@ func (c *Conn) Subscribe(ctx context.Context, mailbox string) error {
 	_, err := c.do(ctx, "SUBSCRIBE", []any{str(mailbox)}, nil)
 	return err
 }
+
+// Store adds (op "+FLAGS.SILENT") or takes away ("-FLAGS.SILENT") flags of
+// messages in the mailbox that is open (RFC 9051 section 6.4.6). uids are
+// ascending and without repetition. Flags that cannot be sent are left out.
+func (c *Conn) Store(ctx context.Context, uids []uint32, op string, flags []string) error {
+	list := flagList(flags)
+	for list != "" && len(uids) > 0 {
+		set, n := appendSet(nil, uids)
+		uids = uids[n:]
+		if _, err := c.do(ctx, "UID STORE", []any{string(set), op + " (" + list + ")"}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
