@@ -179,7 +179,7 @@ func (b *Broker) newLogin(a *Attempt) (*login, error) {
 	}
 	d := b.domains[id.Domain]
 	if id.Domain == "" || d == nil {
-		return nil, &upstream.Error{Outcome: upstream.Miss, Err: errors.New("the login name is not in a configured domain")}
+		return nil, &upstream.Error{Outcome: upstream.Miss, Err: errors.New("the login name is not in a configured domain, or not a plain address; see docs/limits.md")}
 	}
 	return &login{b: b, a: a, id: id, domain: d,
 		creds:  upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
