@@ -57,11 +57,11 @@ type copier struct {
 
 // newCopier opens the target's folder.
 func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
-	st, err := j.dest.Status(ctx, f.Target)
-	if err != nil {
-		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
-	}
 	selected, err := j.eye.Select(ctx, f.Target)
+	st := imapwire.Status{Messages: selected.Exists, UIDNext: selected.UIDNext, UIDValidity: selected.UIDValidity}
+	if err == nil && (st.UIDNext == 0 || st.UIDValidity == 0) { // not every SELECT tells
+		st, err = j.dest.Status(ctx, f.Target)
+	}
 	if err != nil {
 		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
 	}

@@ -1,6 +1,7 @@
 package migrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,15 +135,24 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 		_, err := j.sourceRefuses(ctx, f, err)
 		return 0, err
 	}
+	fresh := f.SourceUIDValidity == 0
 	if err := j.noteSourceValidity(ctx, f, max(1, opened.UIDValidity)); err != nil {
 		return 0, err
 	}
-	missing, err := j.missing(ctx, f, opened.Exists, nil)
+	var metas []imapwire.Meta // of the first missing ones
+	missing, err := j.missing(ctx, f, opened.Exists, func(m imapwire.Meta, missing bool) {
+		if missing && len(metas) < window {
+			metas = append(metas, m)
+		}
+	})
 	if err != nil {
 		return 0, err
 	}
 	if found = len(missing); found == 0 {
 		j.unchanged[f.ID] = before
+		if fresh {
+			return 0, j.claim.PutFolder(ctx, &f.Folder)
+		}
 		return 0, nil
 	}
 	c, err := j.newCopier(ctx, f)
@@ -152,17 +162,28 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	if missing, err = c.recognise(ctx, missing); err != nil {
 		return found, err
 	}
-	missing = j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
-	for uids := range slices.Chunk(missing, window) {
-		metas, err := j.list(ctx, uids)
-		if err != nil {
-			return found, err
+	now := j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
+	for uids := range slices.Chunk(now, window) {
+		if found > window { // a short folder is known already
+			if metas, err = j.list(ctx, uids); err != nil {
+				return found, err
+			}
 		}
-		if err := c.copy(ctx, metas); err != nil {
+		if err := c.copy(ctx, only(metas, uids)); err != nil {
 			return found, err
 		}
 	}
+	if len(now) == len(missing) {
+		j.unchanged[f.ID] = before
+	}
 	return found, nil
+}
+
+// only sorts what is known of messages, and leaves out those not wanted.
+func only(metas []imapwire.Meta, uids []uint32) []imapwire.Meta {
+	metas = slices.DeleteFunc(metas, func(m imapwire.Meta) bool { _, wanted := slices.BinarySearch(uids, m.UID); return !wanted })
+	slices.SortFunc(metas, func(a, b imapwire.Meta) int { return cmp.Compare(a.UID, b.UID) })
+	return metas
 }
 
 // witness are messages that the first pass leaves to the second. What is
@@ -192,22 +213,25 @@ func (w *witness) holdBack(missing []uint32, together bool) []uint32 {
 
 // noteSourceValidity commits the UIDVALIDITY under which the source shows a
 // folder. When it changed, the UIDs of the ledger say nothing any more: what is
-// on the target is matched anew, by digest, and nothing is doubled.
+// on the target is matched anew, by digest, and nothing is doubled. The first one
+// is committed with the next commit of the folder, before anything is copied.
 func (j *job) noteSourceValidity(ctx context.Context, f *folder, validity uint32) error {
 	if f.SourceUIDValidity == validity {
 		return nil
 	}
-	if f.SourceUIDValidity != 0 {
-		f.Matched = false
-	}
+	first := f.SourceUIDValidity == 0
 	f.SourceUIDValidity = validity
+	if first {
+		return nil
+	}
+	f.Matched = false
 	return j.claim.PutFolder(ctx, &f.Folder)
 }
 
 // missing lists the UIDs that the source shows in the folder it has open and
-// that are neither settled nor set aside. flags, if not nil, collects the flags
-// of all of them.
-func (j *job) missing(ctx context.Context, f *folder, exists uint32, flags *sourceFlags) ([]uint32, error) {
+// that are neither settled nor set aside. each is told of every message that the
+// source shows, in any order, once.
+func (j *job) missing(ctx context.Context, f *folder, exists uint32, each func(m imapwire.Meta, missing bool)) ([]uint32, error) {
 	if exists == 0 {
 		return nil, nil
 	}
@@ -222,12 +246,11 @@ func (j *job) missing(ctx context.Context, f *folder, exists uint32, flags *sour
 	settled := newLedger(runs)
 	var missing []uint32
 	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
-		if !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID) {
+		open := !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID)
+		if open {
 			missing = append(missing, m.UID)
 		}
-		if flags != nil {
-			flags.add(m)
-		}
+		each(m, open)
 		return nil
 	})
 	if err != nil {
@@ -254,6 +277,5 @@ func (j *job) list(ctx context.Context, uids []uint32) ([]imapwire.Meta, error) 
 	if err != nil {
 		return nil, again(errorSource, fmt.Errorf("list messages: %w", err))
 	}
-	slices.SortFunc(metas, func(a, b imapwire.Meta) int { return int(int64(a.UID) - int64(b.UID)) })
-	return metas, nil
+	return only(metas, uids), nil
 }
