@@ -66,7 +66,7 @@ func Listen(o Options) (*Server, error) {
 	}
 	if s.metrics, err = net.Listen("tcp", o.Config.Admin.Address.String()); err != nil {
 		_ = s.socket.Close()
-		return nil, fmt.Errorf("admin.address: %w; choose a free address", err)
+		return nil, fmt.Errorf("admin.address: %w; write an address of this machine with a free port", err)
 	}
 	return s, nil
 }

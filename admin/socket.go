@@ -33,11 +33,14 @@ func listenUnix(path string) (net.Listener, error) {
 	// kernel takes about a hundred octets.
 	temp := path[:len(path)-1] + "~"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("admin.socket: %w", err)
+		return nil, directoryError(path, err)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("admin.socket: %w; the directory %s must exist and migproxy must be able to write it", err, filepath.Dir(path))
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			err = op.Err // without the other name, which tells nobody anything
+		}
+		return nil, directoryError(path, err)
 	}
 	l.SetUnlinkOnClose(false)
 	made, err := publish(temp, path)
@@ -47,6 +50,11 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("admin.socket: %w", err)
 	}
 	return &unixListener{UnixListener: l, path: path, made: made}, nil
+}
+
+func directoryError(path string, err error) error {
+	return fmt.Errorf("admin.socket: %s: %w; the directory %s must exist and belong to the user that migproxy runs as",
+		path, err, filepath.Dir(path))
 }
 
 func publish(temp, path string) (fs.FileInfo, error) {
@@ -65,7 +73,7 @@ func checkStale(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("admin.socket: %w", err)
+		return directoryError(path, err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("admin.socket: %s is there and is no socket; move it away or name another path", path)

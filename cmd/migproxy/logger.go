@@ -31,7 +31,7 @@ func newLogger(cfg config.Log, stderr io.Writer) (log *zap.Logger, closeLog func
 	if cfg.File != "" {
 		f, err := os.OpenFile(cfg.File, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
-			return nil, nil, fmt.Errorf("log.file: %w; migproxy must be able to write it", err)
+			return nil, nil, fmt.Errorf("log.file: %w; its directory must exist, and this user must be able to write it", err)
 		}
 		out, closeLog = f, func() { _ = f.Close() }
 	}

@@ -52,7 +52,7 @@ type house struct {
 func run(ctx context.Context, o runOptions) (err error) {
 	s, err := store.Open(ctx, o.Config.State, o.Log.Named("store"))
 	if err != nil {
-		return err
+		return stateAdvice(err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	h := &house{runOptions: o, store: s}
@@ -73,7 +73,7 @@ func run(ctx context.Context, o runOptions) (err error) {
 	}
 	if err := h.proxy.Listen(ctx); err != nil {
 		h.admin.Close()
-		return err
+		return listenAdvice(err)
 	}
 	return h.serve(ctx)
 }

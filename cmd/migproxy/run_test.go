@@ -239,3 +239,41 @@ func TestKillPointsAreNotShipped(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What ends the start is told once and on one line, with what to do, whether
+// or not there is a log file.
+func TestServeTellsOnce(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for _, c := range []struct{ name, from, to, want string }{
+		{"listener", `"127.0.0.1:0", tls: none }`, `"` + taken.Addr().String() + `", tls: none }`, "end the process that has this port"},
+		{"address of another machine", `"127.0.0.1:0", tls: none }`, `"192.0.2.1:0", tls: none }`, "an address that this machine has"},
+		{"socket", "/admin.sock", "/absent/admin.sock", "/absent must exist"},
+		{"database", "/state.db", "/absent/state.db", "make its directory"},
+	} {
+		for _, log := range []bool{true, false} {
+			t.Run(fmt.Sprint(c.name, ", log file ", log), func(t *testing.T) {
+				path := settingsFile(t, "127.0.0.1:1", "127.0.0.1:2")
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				changed := strings.Replace(string(text), c.from, c.to, 1)
+				if !log {
+					changed = strings.Replace(changed, ", file: ", ", level: error } # ", 1)
+					changed = strings.Replace(changed, "log: { level: debug, ", "log: { ", 1)
+				}
+				if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				o := runCLI(t, "serve", "--config", path)
+				if o.status != exitFailed || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, c.want) {
+					t.Errorf("%+v", o)
+				}
+			})
+		}
+	}
+}

@@ -39,7 +39,8 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer, drivers ma
 	}
 	defer closeLog()
 	err = run(ctx, runOptions{Config: cfg, Log: log, Drivers: drivers, Ready: ready})
-	if err != nil {
+	if err != nil && cfg.Log.File != "" {
+		// Without a file the error is seen as the command's own, on standard error.
 		log.Error("migproxy ended", zap.Error(err))
 	}
 	return err
