@@ -61,6 +61,27 @@ func TestIMAPLogin(t *testing.T) {
 			C: m2 CAPABILITY
 			S: * CAPABILITY A
 			S: m2 OK done`, upstream.Accepted, "A"},
+		{"capabilities asked after a continuation", `S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready
+			C: m1 AUTHENTICATE PLAIN
+			S: +
+			C: <PLAIN>
+			S: m1 OK in
+			C: m2 CAPABILITY
+			S: * CAPABILITY A
+			S: m2 OK done`, upstream.Accepted, "A"},
+		{"capabilities asked after LOGIN", plainLogin + `S: m1 OK in
+			C: m2 CAPABILITY
+			S: * CAPABILITY A
+			S: m2 OK done`, upstream.Accepted, "A"},
+		{"capabilities asked after LOGIN with LITERAL+", `S: * OK [CAPABILITY IMAP4rev1 LITERAL+] ready
+			C: m1 LOGIN {16+}
+			C: anna@example.com {6+}
+			C: s3cret
+			S: m1 OK in
+			C: m2 CAPABILITY
+			S: * CAPABILITY A
+			S: m2 OK done`, upstream.Accepted, "A"},
+		{"those of the greeting do not last", saslIR + "S: m1 OK in\nC: m2 CAPABILITY\nS: m2 NO not now", upstream.Unavailable, ""},
 		{"capabilities refused", "S: * OK hello\nC: m1 CAPABILITY\nS: m1 BAD what", upstream.Unavailable, ""},
 		{"no capabilities at all", "S: * OK hello\nC: m1 CAPABILITY\nS: m1 OK done", upstream.Unavailable, ""},
 
@@ -89,6 +110,13 @@ func TestIMAPLogin(t *testing.T) {
 		{"no IMAP", saslIR + "S: \tx", upstream.Unavailable, ""},
 		{"alert on the way", saslIR + "S: * OK [ALERT] maintenance tonight {9}\nS: m1 NO no", upstream.Miss, ""},
 		{"literal on the way", saslIR + "S: * ID (\"name\" {4}\nS: x {9} \"y\" {0}\nS: )\nS: m1 NO no", upstream.Miss, ""},
+
+		// What nobody needs is bounded (maxLine, maxDialogue).
+		{"literal of 64 KiB", saslIR + "S: * ID (\"x\" {65536}\nS: " + strings.Repeat("x", 65534) + "\nS: )\nS: m1 NO no", upstream.Miss, ""},
+		{"literal of one octet more", saslIR + "S: * ID (\"x\" {65537}\nS: " + strings.Repeat("x", 65535) + "\nS: )\nS: m1 NO no", upstream.Unavailable, ""},
+		{"announced literal of 2 GiB", saslIR + "S: * ID (\"x\" {2147483647}", upstream.Unavailable, ""},
+		{"a megabyte of literals", saslIR + strings.Repeat("S: * ID (\"x\" {65536}\nS: "+strings.Repeat("x", 65534)+"\nS: )\n", 16) +
+			"S: m1 NO no", upstream.Unavailable, ""},
 
 		// A NO before the password was seen is none about the password.
 		{"NO to AUTHENTICATE", `S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +58,7 @@ type scripted struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	dials  int
+	names  []string // the TLS server names that clients asked for
 }
 
 // play starts a server that plays the script to everybody who connects.
@@ -113,7 +115,12 @@ func (s *scripted) serve(raw net.Conn) {
 				return
 			}
 		case "TLS":
-			c := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{*s.cert}})
+			c := tls.Server(conn, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.names = append(s.names, hello.ServerName)
+				return s.cert, nil
+			}})
 			if c.Handshake() != nil {
 				return
 			}
@@ -151,6 +158,12 @@ func (s *scripted) dialled() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dials
+}
+
+func (s *scripted) asked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.names)
 }
 
 // at is the server's address, under this name of the local host.
@@ -205,18 +218,24 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a certificate for a name, valid until then.
+// issue makes a certificate for a name or an IP address, valid until then.
 func (a *authority) issue(name string, until time.Time) *tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		NotBefore:    time.Now().Add(-time.Hour), NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature,
-	}, a.cert, key.Public(), a.key)
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		cert.IPAddresses = []net.IP{ip}
+	} else {
+		cert.DNSNames = []string{name}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, a.cert, key.Public(), a.key)
 	if err != nil {
 		a.t.Fatal(err)
 	}

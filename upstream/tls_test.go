@@ -3,6 +3,8 @@ package upstream_test
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +122,59 @@ func TestTLS(t *testing.T) {
 			defer session.Conn.Close()
 			if _, isTLS := session.Conn.(*tls.Conn); isTLS != (tc.cert != nil) {
 				t.Errorf("the session is over a %T", session.Conn)
+			}
+		})
+	}
+}
+
+// Each address is asked for, and verified against, its own name: neither that
+// of another address of the same server, nor the one it happens to lead to.
+func TestTLSName(t *testing.T) {
+	ca := newAuthority(t)
+	until := time.Now().Add(time.Hour)
+	named, numbered := ca.issue("localhost", until), ca.issue("127.0.0.1", until)
+	script := "TLS\n" + inTheClear
+	for _, tc := range []struct {
+		name  string
+		hosts []string
+		certs []*tls.Certificate
+		asked []string // by the server of the last address
+		want  int      // the address with the session, from 1; 0 for none
+	}{
+		{"name", []string{"localhost"}, []*tls.Certificate{named}, []string{"localhost"}, 1},
+		{"IP address", []string{"127.0.0.1"}, []*tls.Certificate{numbered}, []string{""}, 1},
+		{"certificate of the name behind the IP address", []string{"127.0.0.1"}, []*tls.Certificate{named}, []string{""}, 0},
+		{"certificate of the IP address behind the name", []string{"localhost"}, []*tls.Certificate{numbered}, []string{"localhost"}, 0},
+		{"the second has its own name", []string{"localhost", "127.0.0.1"}, []*tls.Certificate{numbered, numbered}, []string{""}, 2},
+		{"and not the first's", []string{"127.0.0.1", "localhost"}, []*tls.Certificate{named, numbered}, []string{"localhost"}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var list config.Addresses
+			var last *scripted
+			for i, host := range tc.hosts {
+				text := script
+				if i+1 != tc.want {
+					text = "TLS" // nothing is said over TLS that was not verified
+				}
+				last = play(t, text, tc.certs[i])
+				list = append(list, last.at(host))
+			}
+			session, err := login(t, server(t, config.IMAP, config.Server{Address: list, TLS: config.TLSImplicit, CAFile: ca.file()}), secret)
+			if tc.want == 0 {
+				if upstream.OutcomeOf(err) != upstream.Unavailable || !strings.Contains(err.Error(), "correct the address") {
+					t.Errorf("%v", err)
+				}
+			} else if err != nil {
+				t.Error(err)
+			} else {
+				if want := net.JoinHostPort(list[tc.want-1].Host, fmt.Sprint(list[tc.want-1].Port)); session.Server != want {
+					t.Errorf("the session is with %s, want %s", session.Server, want)
+				}
+				_ = session.Conn.Close()
+			}
+			if got := last.asked(); !slices.Equal(got, tc.asked) {
+				t.Errorf("asked for %q, want %q", got, tc.asked)
 			}
 		})
 	}
