@@ -197,11 +197,9 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 		return nil, nil
 	}
 	var found []candidate
-	seen := map[uint32]bool{}
 	err = j.eye.FetchMeta(ctx, from, 0, func(m imapwire.Meta) error {
 		// n:* names the last message even where its UID is below n.
-		if m.UID >= from && !known.hasTarget(m.UID) && !seen[m.UID] {
-			seen[m.UID] = true
+		if m.UID >= from && !known.hasTarget(m.UID) {
 			found = append(found, candidate{uid: m.UID, octets: m.Size})
 		}
 		return nil

@@ -1,6 +1,7 @@
 package migrator
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -10,7 +11,7 @@ import (
 // candidate is a message on the target that nothing in the ledger accounts for.
 type candidate struct {
 	uid    uint32
-	octets int64 // RFC822.SIZE
+	octets int64 // RFC822.SIZE; zero where the target does not show it any more
 	sum    digests
 }
 
@@ -26,26 +27,65 @@ type pair struct {
 	candidate candidate
 }
 
-// match pairs messages by canonical digest, as multisets: of n equal originals
-// and m equal candidates, min(n, m) are paired, in the order of the originals
-// and of the candidates' UIDs. A candidate whose octets are exactly those of
+// pool holds candidates for matching, each of which is given away once. It is
+// sorted by digest, and so takes no more memory than they do.
+type pool struct {
+	candidates []candidate
+	taken      []bool
+}
+
+// newPool takes the candidates over. Of equal ones those come first that the
+// target shows, then those with the lower UID.
+func newPool(candidates []candidate) *pool {
+	slices.SortFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(bytes.Compare(a.sum.canonical[:], b.sum.canonical[:]), cmp.Compare(min(b.octets, 1), min(a.octets, 1)), cmp.Compare(a.uid, b.uid))
+	})
+	return &pool{candidates, make([]bool, len(candidates))}
+}
+
+// take finds a candidate for an original. One whose octets are exactly those of
 // the original is preferred to one that was altered.
-func match(originals []original, candidates []candidate) []pair {
-	sorted := slices.SortedFunc(slices.Values(candidates), func(a, b candidate) int { return cmp.Compare(a.uid, b.uid) })
-	byDigest := make(map[store.Digest][]candidate, len(sorted))
-	for _, c := range sorted {
-		byDigest[c.sum.canonical] = append(byDigest[c.sum.canonical], c)
-	}
-	pairs := make([]pair, 0, min(len(originals), len(candidates)))
-	for _, o := range originals {
-		left := byDigest[o.sum.canonical]
-		if len(left) == 0 {
+func (p *pool) take(o original) (candidate, bool) {
+	first, _ := slices.BinarySearchFunc(p.candidates, o, func(c candidate, o original) int {
+		return bytes.Compare(c.sum.canonical[:], o.sum.canonical[:])
+	})
+	best := -1
+	for i := first; i < len(p.candidates) && p.candidates[i].sum.canonical == o.sum.canonical; i++ {
+		if p.taken[i] {
 			continue
 		}
-		at := max(0, slices.IndexFunc(left, func(c candidate) bool { return c.sum.full == o.sum.full }))
-		pairs = append(pairs, pair{o, left[at]})
-		byDigest[o.sum.canonical] = slices.Delete(left, at, at+1)
+		if best < 0 {
+			best = i
+		}
+		if p.candidates[i].sum.full == o.sum.full {
+			best = i
+			break
+		}
 	}
+	if best < 0 {
+		return candidate{}, false
+	}
+	p.taken[best] = true
+	return p.candidates[best], true
+}
+
+// match pairs messages by canonical digest, as multisets: of n equal originals
+// and m equal candidates, min(n, m) are paired, in the order of the originals
+// and of the candidates' UIDs. left are the originals without one.
+func (p *pool) match(originals []original) (pairs []pair, left []original) {
+	for _, o := range originals {
+		if c, found := p.take(o); found {
+			pairs = append(pairs, pair{o, c})
+		} else {
+			left = append(left, o)
+		}
+	}
+	return pairs, left
+}
+
+// match pairs messages once, see pool.
+func match(originals []original, candidates []candidate) []pair {
+	pairs, _ := newPool(slices.Clone(candidates)).match(originals)
 	return pairs
 }
 

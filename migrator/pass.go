@@ -266,10 +266,8 @@ func (j *job) list(ctx context.Context, uids []uint32) ([]imapwire.Meta, error) 
 	if len(uids) == 0 {
 		return nil, nil
 	}
-	seen := make(map[uint32]bool, len(uids))
 	err := j.source.FetchMeta(ctx, uids[0], uids[len(uids)-1], func(m imapwire.Meta) error {
-		if _, wanted := slices.BinarySearch(uids, m.UID); wanted && !seen[m.UID] {
-			seen[m.UID] = true
+		if _, wanted := slices.BinarySearch(uids, m.UID); wanted {
 			metas = append(metas, m)
 		}
 		return nil

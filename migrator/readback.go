@@ -151,20 +151,22 @@ func (j *job) digestSource(ctx context.Context, f *folder, uids []uint32) ([]ori
 // digestTarget reads messages of the target's folder that the eye has open.
 // Those that are gone are left out.
 func (j *job) digestTarget(ctx context.Context, f *folder, found []candidate) ([]candidate, error) {
-	uids := make([]uint32, len(found))
-	for i, c := range found {
-		uids[i] = c.uid
-	}
-	sums := make(map[uint32]digests, len(uids))
-	err := j.eye.FetchBodies(ctx, uids, digestInto(sums))
-	if err != nil && !isStatus(err) { // some of them may be gone
-		return nil, again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", f.Target, err))
-	}
-	var read []candidate
-	for _, c := range found {
-		if sum, ok := sums[c.uid]; ok {
-			c.sum = sum
-			read = append(read, c)
+	read := found[:0:0]
+	for some := range slices.Chunk(found, window) {
+		uids := make([]uint32, len(some))
+		for i, c := range some {
+			uids[i] = c.uid
+		}
+		sums := make(map[uint32]digests, len(uids))
+		err := j.eye.FetchBodies(ctx, uids, digestInto(sums))
+		if err != nil && !isStatus(err) { // some of them may be gone
+			return nil, again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", f.Target, err))
+		}
+		for _, c := range some {
+			if sum, ok := sums[c.uid]; ok {
+				c.sum = sum
+				read = append(read, c)
+			}
 		}
 	}
 	return read, nil

@@ -11,17 +11,9 @@ import (
 // recogniseChunk is how many messages are recognised in one commit.
 const recogniseChunk = 500
 
-// copied is a message of the target that the ledger has under a former
-// UIDVALIDITY of the source.
-type copied struct {
-	uid    uint32
-	digest store.Digest
-	octets int64 // zero: the target does not show it any more
-}
-
 // copiedBefore lists what was copied or recognised before the source gave its
-// messages new UIDs, and is not in the present ledger: by target UID.
-func (j *job) copiedBefore(ctx context.Context, f *folder) ([]copied, error) {
+// messages new UIDs, and is not in the present ledger: by target UID, with the canonical digest alone.
+func (j *job) copiedBefore(ctx context.Context, f *folder) ([]candidate, error) {
 	runs, err := j.claim.PastLedger(ctx, f.ID)
 	if err != nil || len(runs) == 0 {
 		return nil, err
@@ -31,20 +23,20 @@ func (j *job) copiedBefore(ctx context.Context, f *folder) ([]copied, error) {
 		return nil, err
 	}
 	known := newLedger(present)
-	var past []copied
+	var past []candidate
 	for _, r := range runs {
 		for i, d := range r.Digests {
 			if uid := r.TargetFirst + uint32(i); !known.hasTarget(uid) {
-				past = append(past, copied{uid: uid, digest: d})
+				past = append(past, candidate{uid: uid, sum: digests{canonical: d}})
 			}
 		}
 	}
-	slices.SortFunc(past, func(a, b copied) int { return cmp.Compare(a.uid, b.uid) })
-	return slices.CompactFunc(past, func(a, b copied) bool { return a.uid == b.uid }), nil
+	slices.SortFunc(past, func(a, b candidate) int { return cmp.Compare(a.uid, b.uid) })
+	return slices.CompactFunc(past, func(a, b candidate) bool { return a.uid == b.uid }), nil
 }
 
-func findCopied(past []copied, uid uint32) (at int, found bool) {
-	return slices.BinarySearchFunc(past, uid, func(c copied, uid uint32) int { return cmp.Compare(c.uid, uid) })
+func findCopied(past []candidate, uid uint32) (at int, found bool) {
+	return slices.BinarySearchFunc(past, uid, func(c candidate, uid uint32) int { return cmp.Compare(c.uid, uid) })
 }
 
 // recognise settles those missing messages that were copied before, under a
@@ -80,7 +72,7 @@ func (c *copier) recognise(ctx context.Context, missing []uint32) ([]uint32, err
 // equal to one by their size, and settles the pairs. What was copied before
 // needs no reading on the target, and need not be there any more: its owner may
 // have deleted it.
-func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candidate, past []copied) ([]uint32, error) {
+func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candidate, past []candidate) ([]uint32, error) {
 	there = slices.DeleteFunc(there, func(t candidate) bool {
 		at, found := findCopied(past, t.uid)
 		if found {
@@ -88,17 +80,11 @@ func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candida
 		}
 		return found
 	})
-	byDigest := map[store.Digest][]copied{}
-	for _, p := range past {
-		byDigest[p.digest] = append(byDigest[p.digest], p)
-	}
-	for _, twins := range byDigest { // those that are still there first
-		slices.SortStableFunc(twins, func(a, b copied) int { return cmp.Compare(min(b.octets, 1), min(a.octets, 1)) })
-	}
 	there, err := c.readPlausible(ctx, missing, there)
 	if err != nil {
 		return nil, err
 	}
+	before, arrived := newPool(past), newPool(there)
 	var left []uint32
 	for uids := range slices.Chunk(missing, recogniseChunk) {
 		if c.stop.Err() != nil {
@@ -108,13 +94,13 @@ func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candida
 		if err != nil {
 			return nil, err
 		}
-		done := takeCopied(byDigest, originals)
-		again := make(map[uint32]bool, len(uids))
-		for _, m := range done {
-			again[m.SourceUID] = true
+		var done []store.Message
+		again, originals := before.match(originals)
+		for _, p := range again {
+			done = append(done, store.Message{SourceUID: p.original.uid, TargetUID: p.candidate.uid,
+				Digest: p.original.sum.canonical, Octets: cmp.Or(p.candidate.octets, p.original.sum.octets)})
 		}
-		originals = slices.DeleteFunc(originals, func(o original) bool { return again[o.uid] })
-		pairs := match(originals, there)
+		pairs, _ := arrived.match(originals)
 		matched, err := c.noteMatches(ctx, c.f, pairs, false)
 		if err != nil {
 			return nil, err
@@ -124,33 +110,17 @@ func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candida
 				return nil, err
 			}
 		}
-		taken := make(map[uint32]bool, len(pairs))
-		for _, p := range pairs {
-			taken[p.candidate.uid], again[p.original.uid] = true, true
+		settled := make(map[uint32]bool, len(done))
+		for _, m := range done {
+			settled[m.SourceUID] = true
 		}
-		there = slices.DeleteFunc(there, func(t candidate) bool { return taken[t.uid] })
 		for _, uid := range uids {
-			if !again[uid] {
+			if !settled[uid] {
 				left = append(left, uid)
 			}
 		}
 	}
 	return left, nil
-}
-
-// takeCopied takes out of what was copied before, as a multiset, what the
-// source shows again.
-func takeCopied(byDigest map[store.Digest][]copied, originals []original) (done []store.Message) {
-	for _, o := range originals {
-		twins := byDigest[o.sum.canonical]
-		if len(twins) == 0 {
-			continue
-		}
-		byDigest[o.sum.canonical] = twins[1:]
-		done = append(done, store.Message{SourceUID: o.uid, TargetUID: twins[0].uid,
-			Digest: o.sum.canonical, Octets: cmp.Or(twins[0].octets, o.sum.octets)})
-	}
-	return done
 }
 
 // readPlausible reads those messages of the target that can be equal to a
