@@ -324,152 +324,23 @@ func TestAlteredMessages(t *testing.T) {
 	}
 }
 
-// maxRefused is more than may be refused one after the other.
-const maxRefused = 55
-
-func refuse(bad func(fakeMail) bool) func(int, []fakeMail) verdict {
-	return func(_ int, mails []fakeMail) verdict {
-		if slices.ContainsFunc(mails, bad) {
-			return verdict{no: "[CANNOT] I do not like it"}
-		}
-		return verdict{}
-	}
-}
-
-// A message is set aside only when it is the message that the target refuses.
-func TestQuarantine(t *testing.T) {
-	isBad := func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") }
-	for name, c := range map[string]struct {
-		noMulti  bool
-		fill     func(*fakeServer)
-		onAppend func(int, []fakeMail) verdict
-		state    store.State
-		aside    int64
-		messages int64
-	}{
-		"one in the middle": {fill: func(f *fakeServer) {
-			f.box("INBOX").fill(20, false)
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-			f.box("INBOX").fill(20, false)
-		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 40},
-		"the very last": {fill: func(f *fakeServer) {
-			f.box("INBOX").fill(20, false)
-			f.box("Z").add(fakeMail{body: "x: bad"})
-		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 20},
-		"the very last, sent one by one": {noMulti: true, fill: func(f *fakeServer) {
-			f.box("INBOX").fill(5, false)
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 5},
-		"the first": {fill: func(f *fakeServer) {
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-			f.box("INBOX").fill(3, false)
-		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 3},
-		"the second of two": {fill: func(f *fakeServer) {
-			f.box("INBOX").fill(1, false)
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-		}, onAppend: refuse(isBad), state: store.Active, aside: 1, messages: 1},
-		"the only one": {fill: func(f *fakeServer) { f.box("INBOX").add(fakeMail{body: "x: bad"}) },
-			onAppend: refuse(isBad), state: store.Waiting},
-		"all of them": {fill: func(f *fakeServer) { f.box("INBOX").fill(maxRefused, false) }, onAppend: refuse(func(fakeMail) bool { return true }), state: store.Waiting},
-		"more than ten": {fill: func(f *fakeServer) {
-			for range 11 {
-				f.box("INBOX").add(fakeMail{body: "x: bad"})
-			}
-			f.box("Work").fill(30, false)
-		}, onAppend: refuse(isBad), state: store.Waiting, aside: 11, messages: 30},
-		"three cut connections": {fill: func(f *fakeServer) {
-			f.box("INBOX").fill(20, false)
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-			f.box("INBOX").fill(20, false)
-		}, onAppend: func(_ int, mails []fakeMail) verdict {
-			return verdict{cut: slices.ContainsFunc(mails, isBad)}
-		}, state: store.Active, aside: 1, messages: 40},
-		"one that does not fit": {fill: func(f *fakeServer) {
-			f.box("INBOX").fill(2, false)
-			f.box("INBOX").add(fakeMail{body: "x: bad"})
-			f.box("Work").fill(20, false)
-		}, onAppend: func(_ int, mails []fakeMail) verdict {
-			if slices.ContainsFunc(mails, isBad) {
-				return verdict{no: "[OVERQUOTA] full"}
-			}
-			return verdict{}
-		}, state: store.Waiting, messages: 20},
-		"a full mailbox": {fill: twoFolders, onAppend: func(int, []fakeMail) verdict {
-			return verdict{no: "[OVERQUOTA] full"}
-		}, state: store.Waiting},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			_, target, _, b := fakes(t, c.fill)
-			if c.noMulti {
-				target.caps = strings.Replace(target.caps, " MULTIAPPEND", "", 1)
-			}
-			target.onAppend = c.onAppend
-			b.anna(t)
-			a := b.run(t, b.options(t), "anna", rest...)
-			if a.State != c.state || a.SetAside != c.aside || a.Messages != c.messages {
-				t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
-			}
-			aside, err := b.store.SetAside(context.Background(), a.ID)
-			if err != nil || int64(len(aside)) != c.aside {
-				t.Fatal(aside, err)
-			}
-			for _, s := range aside {
-				var octets strings.Builder
-				if err := b.store.SetAsideOctets(context.Background(), s.ID, &octets); err != nil || octets.String() != "x: bad" {
-					t.Fatalf("%q %v", octets.String(), err)
-				}
-			}
-		})
-	}
-}
-
-// A target that begins to refuse everything, just when one message was refused
-// for its own sake, has nothing set aside that it would take.
-func TestTargetTurnsBad(t *testing.T) {
+// Many small folders cost few round trips each: two looks at the source and two
+// at the target, besides the copy itself.
+func TestRoundTrips(t *testing.T) {
+	const folders = 100
 	source, target, _, b := fakes(t, func(f *fakeServer) {
-		f.box("INBOX").fill(11, false)
-		f.box("INBOX").add(fakeMail{body: "x: bad", date: "14-Mar-2019 05:06:07 +0100"})
-		f.box("INBOX").fill(1, false)
-	})
-	isBad := func(m fakeMail) bool { return m.body == "x: bad" }
-	sick := true
-	target.onAppend = func(n int, mails []fakeMail) verdict {
-		if slices.ContainsFunc(mails, isBad) || sick && n > 2 {
-			return verdict{no: "oh"}
+		for i := range folders {
+			f.box(fmt.Sprintf("f%03d", i)).fill(1, false)
 		}
-		return verdict{}
-	}
+	})
 	b.anna(t)
-	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || a.SetAside != 0 || a.Messages == 0 {
-		t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != folders {
+		t.Fatal(a.State, a.Messages, a.Reason)
 	}
-	target.mu.Lock()
-	sick = false
-	target.mu.Unlock()
-	if a := b.run(t, b.options(t), "anna", store.Active, store.Failed); a.SetAside != 1 || a.Messages != 12 {
-		t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+	if n := len(source.log); n > 7*folders+20 {
+		t.Errorf("%d commands to the source", n)
 	}
-	box := source.box("INBOX")
-	box.mails = slices.DeleteFunc(box.mails, isBad)
-	equal(t, source, target, "INBOX")
-}
-
-// A mailbox whose only message is refused waits for the administrator, and moves
-// without that message when he says so.
-func TestOnlyMessageIsRefused(t *testing.T) {
-	_, target, _, b := fakes(t, func(f *fakeServer) { f.box("INBOX").add(fakeMail{body: "x: bad"}) })
-	target.onAppend = refuse(func(fakeMail) bool { return true })
-	b.anna(t)
-	m, ctx := b.start(t, b.options(t))
-	waits := func(a store.Account) bool { return a.State == store.Waiting && a.Attempts > 1 }
-	if a := b.await(t, m, ctx, "anna", waits); a.SetAside != 0 {
-		t.Fatal(a.SetAside, a.Reason)
-	}
-	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
-		t.Fatal(err)
-	}
-	if a := b.await(t, m, ctx, "anna", func(a store.Account) bool { return a.State == store.Active }); a.SetAside != 1 {
-		t.Fatal(a.SetAside, a.Reason)
+	if n := len(target.log); n > 8*folders+20 {
+		t.Errorf("%d commands to the target", n)
 	}
 }
