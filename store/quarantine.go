@@ -133,7 +133,8 @@ func fill(buf []byte, r io.Reader) (n int, err error) {
 	return n, err
 }
 
-// endAside makes the row complete and counts it.
+// endAside makes the row complete and counts it. It takes the place of the same
+// message under a former UIDVALIDITY of the source.
 func (c *Claim) endAside(ctx context.Context, id, octets int64, m *SetAside) error {
 	now := time.Now()
 	seconds, zone := splitDate(m.Date)
@@ -144,11 +145,18 @@ func (c *Claim) endAside(ctx context.Context, id, octets int64, m *SetAside) err
 			plain(m.Reason), millis(now), id); err != nil {
 			return err
 		}
-		if _, err := x.exec(`UPDATE accounts SET set_aside = set_aside + 1, attempts = 0,
-			progress_at = $1, updated_at = $1 WHERE id = $2`, millis(now), c.id); err != nil {
+		before, err := x.exec(`DELETE FROM quarantine WHERE id = (SELECT o.id FROM quarantine o
+			JOIN quarantine n ON n.folder_id = o.folder_id AND n.digest = o.digest AND n.octets = o.octets
+			WHERE n.id = $1 AND o.complete AND o.source_uidvalidity <> n.source_uidvalidity
+			ORDER BY o.id LIMIT 1)`, id)
+		if err != nil {
 			return err
 		}
-		_, err := x.written(c.id)
+		if _, err := x.exec(`UPDATE accounts SET set_aside = set_aside + $1, attempts = 0,
+			progress_at = $2, updated_at = $2 WHERE id = $3`, 1-before, millis(now), c.id); err != nil {
+			return err
+		}
+		_, err = x.written(c.id)
 		return err
 	})
 	if err == nil {

@@ -13,6 +13,28 @@ import (
 	"time"
 )
 
+// A message that is refused again after the source changed its UIDs is not kept
+// twice; of two equal ones both are.
+func TestPutAsideUnderAnotherUIDValidity(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := begin(t, s, "anna", "x")
+	c := claim(t, s)
+	f := folder(t, c, "INBOX")
+	for range 2 {
+		for uid := range uint32(2) {
+			m := SetAside{FolderID: f.ID, SourceUID: uid + 1, Digest: digest(7)}
+			ok(t, c.PutAside(t.Context(), &m, strings.NewReader("refused")))
+		}
+		have, err := s.SetAside(t.Context(), a.ID)
+		now, _ := s.Account(t.Context(), a.Identity.Address())
+		if err != nil || len(have) != 2 || now.SetAside != 2 {
+			t.Fatalf("%d messages, %d counted, %v", len(have), now.SetAside, err)
+		}
+		f.SourceUIDValidity++
+		ok(t, c.PutFolder(t.Context(), &f))
+	}
+}
+
 func TestPutAside(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	a := begin(t, s, "anna", "x")
