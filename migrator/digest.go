@@ -12,19 +12,22 @@ type digests struct {
 	full      [32]byte // SHA-256 of the octets as they came
 	canonical store.Digest
 	octets    int64
-	// fragile messages hold what servers are known to alter: NUL, or line ends
-	// other than CRLF.
+	// fragile messages hold what servers are known to alter: NUL, line ends
+	// other than CRLF, or octets above 127 in the header.
 	fragile bool
 }
 
 // digester computes digests of what is written to it, in one go and without
-// keeping it. The canonical form has each of CRLF, LF and CR as one LF, and
-// NUL as 0x80, because targets turn the ones into the others.
+// keeping it. The canonical form has each of CRLF, LF and CR as one LF, NUL as
+// 0x80, and each octet above 127 in the header as X, because targets turn the
+// ones into the others.
 type digester struct {
 	full, canonical hash.Hash
 	octets          int64
 	fragile         bool
 	afterCR         bool // the last octet was a CR, its line end is written
+	text            bool // the header has ended
+	inLine          bool // the header's present line has begun
 	buf             []byte
 }
 
@@ -52,12 +55,29 @@ func (d *digester) Write(p []byte) (int, error) {
 		case 0:
 			d.fragile, b = true, 0x80
 		}
+		if !d.text {
+			b = d.header(b)
+		}
 		if len(d.buf) == cap(d.buf) {
 			d.flush()
 		}
 		d.buf = append(d.buf, b)
 	}
 	return len(p), nil
+}
+
+// header gives the canonical form of an octet of the header, which an empty
+// line ends.
+func (d *digester) header(b byte) byte {
+	switch {
+	case b == '\n':
+		d.text, d.inLine = !d.inLine, false
+		return b
+	case b > 127:
+		d.fragile, b = true, 'X'
+	}
+	d.inLine = true
+	return b
 }
 
 func (d *digester) flush() {
@@ -73,6 +93,6 @@ func (d *digester) sum() digests {
 	copy(s.canonical[:], d.canonical.Sum(nil))
 	d.full.Reset()
 	d.canonical.Reset()
-	d.octets, d.fragile, d.afterCR = 0, false, false
+	d.octets, d.fragile, d.afterCR, d.text, d.inLine = 0, false, false, false, false
 	return s
 }

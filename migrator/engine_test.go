@@ -303,6 +303,7 @@ func TestAlteredMessages(t *testing.T) {
 	}{
 		"bare LF becomes CRLF": {"a: b\n\nc\n", func(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "\r\n") }, 1, store.Active},
 		"NUL becomes 0x80":     {"a: b\r\n\r\nc\x00d\r\n", func(s string) string { return strings.ReplaceAll(s, "\x00", "\x80") }, 1, store.Active},
+		"8 bits become X":      {"a: \xfcb\r\n\r\n\xfc\r\n", func(s string) string { return strings.Replace(s, "\xfc", "X", 1) }, 1, store.Active},
 		"a header is added":    {"a: b\r\n\r\nc\r\n", func(s string) string { return "X: y\r\n" + s }, 0, store.Failed},
 		"kept as it is":        {"a: b\n\nc\x00\r", nil, 0, store.Active},
 	} {

@@ -43,38 +43,40 @@ func newPool(candidates []candidate) *pool {
 	return &pool{candidates, make([]bool, len(candidates))}
 }
 
-// take finds a candidate for an original. One whose octets are exactly those of
-// the original is preferred to one that was altered.
-func (p *pool) take(o original) (candidate, bool) {
+// take finds a candidate for an original: one whose octets are exactly those of
+// the original or, if altered ones may be taken, one of the same canonical form.
+func (p *pool) take(o original, altered bool) (candidate, bool) {
 	first, _ := slices.BinarySearchFunc(p.candidates, o, func(c candidate, o original) int {
 		return bytes.Compare(c.sum.canonical[:], o.sum.canonical[:])
 	})
-	best := -1
 	for i := first; i < len(p.candidates) && p.candidates[i].sum.canonical == o.sum.canonical; i++ {
-		if p.taken[i] {
-			continue
-		}
-		if best < 0 {
-			best = i
-		}
-		if p.candidates[i].sum.full == o.sum.full {
-			best = i
-			break
+		if !p.taken[i] && (altered || p.candidates[i].sum.full == o.sum.full) {
+			p.taken[i] = true
+			return p.candidates[i], true
 		}
 	}
-	if best < 0 {
-		return candidate{}, false
-	}
-	p.taken[best] = true
-	return p.candidates[best], true
+	return candidate{}, false
 }
 
 // match pairs messages by canonical digest, as multisets: of n equal originals
 // and m equal candidates, min(n, m) are paired, in the order of the originals
-// and of the candidates' UIDs. left are the originals without one.
+// and of the candidates' UIDs. Those whose octets are the same are paired
+// first, so that no original takes what another one has become. left are the
+// originals without one.
 func (p *pool) match(originals []original) (pairs []pair, left []original) {
-	for _, o := range originals {
-		if c, found := p.take(o); found {
+	found := make(map[int]candidate, len(originals))
+	for _, altered := range []bool{false, true} {
+		for i, o := range originals {
+			if _, done := found[i]; done {
+				continue
+			}
+			if c, ok := p.take(o, altered); ok {
+				found[i] = c
+			}
+		}
+	}
+	for i, o := range originals {
+		if c, ok := found[i]; ok {
 			pairs = append(pairs, pair{o, c})
 		} else {
 			left = append(left, o)
