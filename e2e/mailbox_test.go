@@ -96,17 +96,27 @@ func oddities() []mail {
 	}
 }
 
-// fill makes a mailbox with nested, empty, oddly named and unsubscribed
-// folders. sent is the name of the folder that holds sent mail.
+// folderPaths are nested, empty, oddly named and unsubscribed folders. sent is
+// the name of the one that holds sent mail.
+func folderPaths(sent string) [][]string {
+	return [][]string{
+		{sent}, {"Archive", "2024", "Q1"}, {"Entwürfe & Notizen"}, {"Lists", `quote"and\back`}, {"empty"}, {"日本語", "子"}, {"archive"}, {"not subscribed"},
+	}
+}
+
+// fill makes a mailbox with folderPaths, and oddities in its INBOX.
 func fill(t testing.TB, port int, name, pass, prefix, sep, sent string) {
 	t.Helper()
-	c := login(t, port, name, pass)
-	appendTo(t, c, "INBOX", oddities()...)
-	for i, path := range [][]string{
-		{sent}, {"Archive", "2024", "Q1"}, {"Entwürfe & Notizen"}, {"Lists", `quote"and\back`}, {"empty"}, {"日本語", "子"}, {"archive"}, {"not subscribed"},
-	} {
+	fillWith(t, login(t, port, name, pass), prefix, sep, oddities(), folderPaths(sent))
+}
+
+// fillWith makes a mailbox of what is given. The first folder may be there.
+func fillWith(t testing.TB, c *imapclient.Client, prefix, sep string, inbox []mail, paths [][]string) {
+	t.Helper()
+	appendTo(t, c, "INBOX", inbox...)
+	for i, path := range paths {
 		folder := prefix + strings.Join(path, sep)
-		if err := c.Create(folder, nil).Wait(); err != nil && path[0] != sent {
+		if err := c.Create(folder, nil).Wait(); err != nil && i > 0 {
 			t.Fatalf("create %s: %v", folder, err)
 		}
 		if path[0] != "not subscribed" {
@@ -115,7 +125,7 @@ func fill(t testing.TB, port int, name, pass, prefix, sep, sent string) {
 			}
 		}
 		if path[0] != "empty" {
-			appendTo(t, c, folder, note(fmt.Sprintf("folder-%d", i)), oddities()[0], note(fmt.Sprintf("second-%d", i)))
+			appendTo(t, c, folder, note(fmt.Sprintf("folder-%d", i)), inbox[0], note(fmt.Sprintf("second-%d", i)))
 		}
 	}
 	if err := c.Logout().Wait(); err != nil {

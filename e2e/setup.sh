@@ -1,8 +1,9 @@
 #!/bin/sh
 # Puts in place what the end-to-end tests need on a Debian or Ubuntu machine:
 # Dovecot, mbsync, promtool, Python and a C compiler (for the race detector) by
-# apt-get, where they are missing, and Courier unpacked into e2e/.servers,
-# because it cannot be installed beside Dovecot. No system service is started.
+# apt-get, where they are missing, and Courier and Cyrus unpacked into
+# e2e/.servers, because neither can be installed beside Dovecot. No system
+# service is started.
 # Does nothing when everything is there.
 set -eu
 cd "$(dirname "$0")"
@@ -68,12 +69,7 @@ if [ -n "$missing" ]; then
 		install --no-install-recommends $missing >/dev/null
 fi
 
-# ---- Courier
-
-# Each word is one package, or names that it has in different releases.
-courier="courier-imap courier-pop courier-base courier-authlib courier-authlib-userdb
-	libcourier-unicode4|libcourier-unicode7|libcourier-unicode8 libgamin0|libfam0t64|libfam0
-	libidn12 libltdl7 libgdbm6|libgdbm6t64 libpcre3|libpcre2-8-0"
+# ---- what is unpacked
 
 # pick prints the first of several names that can be downloaded.
 pick() {
@@ -85,41 +81,70 @@ pick() {
 	done
 }
 
-download() { # into $scratch
-	names=
+# Each word is one package, or names that it has in different releases.
+courier="courier-imap courier-pop courier-base courier-authlib courier-authlib-userdb
+	libcourier-unicode4|libcourier-unicode7|libcourier-unicode8 libgamin0|libfam0t64|libfam0
+	libidn12 libltdl7 libgdbm6|libgdbm6t64 libpcre3|libpcre2-8-0"
+courier_programs="usr/bin/imapd usr/sbin/couriertcpd usr/lib/courier/courier/courierpop3*
+	usr/lib/courier/courier/imaplogin usr/lib/courier/courier-authlib/authdaemond"
+courier_packages() {
 	for alternatives in $courier; do
 		name=$(pick "$alternatives")
 		[ -n "$name" ] || return 1
-		names="$names $name"
+		echo "$name"
 	done
+}
+
+cyrus_programs="usr/lib/cyrus/bin/master usr/lib/cyrus/bin/imapd usr/lib/cyrus/bin/pop3d
+	usr/lib/cyrus/bin/ctl_cyrusdb usr/sbin/saslpasswd2"
+# Its libraries are those that apt-get would install beside it.
+cyrus_packages() {
+	apt-get -s --no-install-recommends install cyrus-imapd cyrus-pop3d sasl2-bin |
+		sed -n 's/^Inst \(cyrus-[^ ]*\|sasl2-bin\|lib[^ ]*\) .*/\1/p' | grep .
+}
+
+download() { # PACKAGES: the function that lists them; into $scratch
+	names=$("$1") || return 1
 	# shellcheck disable=SC2086 # a list of packages
 	(cd "$scratch" && apt-get -qq download $names)
 }
 
-# unresolved lists the libraries that neither the packages nor this machine has.
+# unresolved DIR PROGRAM... lists the libraries that neither the packages nor
+# this machine has.
 unresolved() {
-	LD_LIBRARY_PATH=$(find "$1/usr/lib" "$1/lib" -name '*.so*' -exec dirname {} \; | sort -u | tr '\n' ':') \
-		ldd "$1/usr/bin/imapd" "$1/usr/sbin/couriertcpd" "$1"/usr/lib/courier/courier/courierpop3* \
-		"$1"/usr/lib/courier/courier/imaplogin "$1"/usr/lib/courier/courier-authlib/authdaemond |
-		sed -n 's/^[[:space:]]*\(.*\) => not found$/\1/p' | sort -u
+	dir=$1
+	shift
+	(cd "$dir" && LD_LIBRARY_PATH=$(find "$PWD/usr/lib" "$PWD/lib" -name '*.so*' -exec dirname {} \; 2>/dev/null | sort -u | tr '\n' ':') \
+		ldd "$@") | sed -n 's/^[[:space:]]*\(.*\) => not found$/\1/p' | sort -u
 }
 
-if [ ! -e .servers/courier/usr/bin/imapd ]; then
-	command -v apt-get >/dev/null || fail "Courier is unpacked from Debian's packages, and this machine has no apt-get"
-	say "unpacking Courier into e2e/.servers/courier"
+unpack() { # NAME PACKAGES PROGRAM...: the first program says whether it is there
+	server=$1
+	packages=$2
+	shift 2
+	[ ! -e ".servers/$server/$1" ] || return 0
+	command -v apt-get >/dev/null || fail "$server is unpacked from Debian's packages, and this machine has no apt-get"
+	say "unpacking $server into e2e/.servers/$server"
 	scratch=$(mktemp -d)
 	chmod 1777 "$scratch" # apt-get downloads as a user of its own
-	if ! download 2>/dev/null; then
+	if ! download "$packages" 2>/dev/null; then
 		update
-		download || fail "Courier's packages cannot be downloaded; is a Debian or Ubuntu mirror in /etc/apt?"
+		download "$packages" || fail "the packages of $server cannot be downloaded; is a Debian or Ubuntu mirror in /etc/apt?"
 	fi
 	mkdir -p .servers
-	rm -rf .servers/courier.new
-	mkdir .servers/courier.new
+	rm -rf ".servers/$server.new"
+	mkdir ".servers/$server.new"
 	for package in "$scratch"/*.deb; do
-		dpkg -x "$package" .servers/courier.new
+		dpkg -x "$package" ".servers/$server.new"
 	done
-	lost=$(unresolved .servers/courier.new)
-	[ -z "$lost" ] || fail "Courier lacks $lost; add the packages to e2e/setup.sh"
-	mv .servers/courier.new .servers/courier # only now does it count as there
-fi
+	rm -rf "$scratch"
+	# shellcheck disable=SC2068 # patterns
+	lost=$(cd ".servers/$server.new" && unresolved . $@)
+	[ -z "$lost" ] || fail "$server lacks $lost; add the packages to e2e/setup.sh"
+	mv ".servers/$server.new" ".servers/$server" # only now does it count as there
+}
+
+# shellcheck disable=SC2086 # lists of programs
+unpack courier courier_packages $courier_programs
+# shellcheck disable=SC2086
+unpack cyrus cyrus_packages $cyrus_programs

@@ -54,3 +54,24 @@ func TestCourierIsWhatOthersAreNot(t *testing.T) {
 		}
 	}
 }
+
+// Cyrus with virtual domains, in both of its ways to write names.
+func TestCyrusWritesNamesInTwoWays(t *testing.T) {
+	for classic, prefix := range map[bool]string{false: "", true: "INBOX."} {
+		const password = `a"b\c{d%e:f g ü `
+		s := servers.StartCyrus(t, servers.CyrusOptions{Classic: classic})
+		s.AddUser("anna@example.com", password)
+		c, err := imapclient.DialStartTLS(servers.Address(s.IMAP), &imapclient.Options{TLSConfig: &tls.Config{InsecureSkipVerify: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Login("anna@example.com", password).Wait(); err != nil {
+			t.Fatal(err)
+		}
+		ns, err := c.Namespace().Wait()
+		if err != nil || ns.Personal[0].Prefix != prefix {
+			t.Fatalf("%+v %v", ns, err)
+		}
+	}
+}
