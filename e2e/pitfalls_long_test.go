@@ -1,0 +1,58 @@
+//go:build long
+
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A message of 100 MB goes through without being held in memory.
+func TestAMessageOf100MB(t *testing.T) {
+	p := newPairOf(t, "", "")
+	line := bytes.Repeat([]byte("0123456789abcde"), 5)
+	large := mail{octets: append([]byte("Subject: large\r\n\r\n"), bytes.Repeat(append(line, "\r\n"...), 100_000_000/(len(line)+2))...),
+		date: time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)}
+	fillWith(t, login(t, p.source.IMAP, user, password), sourcePrefix, sourceSep, []mail{note("before"), large, note("after")}, nil)
+	p.move()
+	p.awaitState(user, "active")
+	if kb := p.peakMemory(); kb > 100_000 {
+		t.Errorf("%d kB of memory", kb)
+	}
+	sameMail(t, p.sourceView(), p.targetView())
+}
+
+// Five hundred folders, some of them empty, nested and unsubscribed.
+func TestFiveHundredFolders(t *testing.T) {
+	p := newPairOf(t, "", "")
+	var paths [][]string
+	for i := range 500 {
+		top := fmt.Sprintf("Folder %03d", i/10)
+		switch i % 10 {
+		case 0:
+			paths = append(paths, []string{top})
+		case 1:
+			paths = append(paths, []string{top, "deep", "deeper", "deepest"})
+		default:
+			paths = append(paths, []string{top, fmt.Sprintf("Ördner %d", i)})
+		}
+	}
+	fillWith(t, login(t, p.source.IMAP, user, password), sourcePrefix, sourceSep, []mail{note("in the inbox")}, paths)
+	p.move()
+	p.awaitState(user, "active")
+	sameMail(t, p.sourceView(), p.targetView())
+}
+
+// peakMemory is the most that the program has had resident so far, in kB.
+func (p *proxy) peakMemory() int {
+	p.t.Helper()
+	_, rest, found := strings.Cut(readFile(p.t, fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)), "VmHWM:")
+	var kb int
+	if _, err := fmt.Sscan(rest, &kb); !found || err != nil {
+		p.t.Fatal(err)
+	}
+	return kb
+}
