@@ -10,5 +10,17 @@ import (
 
 func TestMoveFromCourierToCyrus(t *testing.T) {
 	source := servers.StartCourier(t, map[string]string{user: password})
-	moveToCyrus(t, endpoint{imap: source.IMAP, pop3: source.POP3, tls: "none"}, "INBOX.", ".")
+	moveToCyrus(t, endpoint{imap: source.IMAP, pop3: source.POP3, tls: "none"}, "INBOX.", ".", "")
+}
+
+// What Cyrus stored of a batch that nobody saw acknowledged is recognised,
+// whatever it made of the octets.
+func TestKilledOverCyrus(t *testing.T) {
+	for _, step := range []string{"batch.sent", "batch.acked"} {
+		t.Run(step, func(t *testing.T) {
+			source := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
+			source.AddUser(user, password)
+			moveToCyrus(t, dovecotEndpoint(source), "", targetSep, step)
+		})
+	}
 }

@@ -68,23 +68,39 @@ func TestMoveFromCyrus(t *testing.T) {
 func TestMoveToCyrus(t *testing.T) {
 	source := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
 	source.AddUser(user, password)
-	moveToCyrus(t, dovecotEndpoint(source), "", targetSep)
+	moveToCyrus(t, dovecotEndpoint(source), "", targetSep, "")
 }
 
 // moveToCyrus moves a mailbox from a server that writes names with this prefix
 // and separator. What a Cyrus does not keep is listed in docs/limits.md; nothing
-// else is lost.
-func moveToCyrus(t *testing.T, source endpoint, prefix, sep string) {
+// else is lost. If a step is given, migproxy is killed there once, over a batch of
+// which Cyrus refuses nothing.
+func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 	t.Helper()
 	target := servers.StartCyrus(t, servers.CyrusOptions{})
-	fill(t, source.imap, user, password, prefix, sep, "Sent")
-	p := moveBy(t, settings{source: source, target: cyrusEndpoint(target), provision: cyrusProvision(t, target)})
-	p.awaitState(user, "active")
+	bin, inbox, folders := binary, oddities(), folderPaths("Sent")
+	report := []string{"Altered by the target      1\n", "Message contains invalid header"}
+	if step != "" {
+		bin, inbox, report = killable, slices.DeleteFunc(inbox, refusedByCyrus), report[:1]
+		folders = nil // so that it is this batch
+	}
+	fillWith(t, login(t, source.imap, user, password), prefix, sep, inbox, folders)
+	r := runner{proxy: newProxy(t, bin, settings{source: source, target: cyrusEndpoint(target), provision: cyrusProvision(t, target)}),
+		user: user, password: password}
+	if step != "" {
+		r.kill(step)
+		r.env = nil
+	}
+	r.start()
+	if err := r.begin(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState(user, "active")
 	want := viewOf(t, ask(t, request{Op: "dump", Port: source.imap}), prefix, sep, map[string]string{"Lists\x00quote\"and\\back": "Lists\x00quote_and_back"})
 	want.folders["INBOX"] = asCyrusKeeps(want.folders["INBOX"])
 	sameMail(t, want, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
-	shown, err := p.cli("account", "show", user)
-	for _, text := range []string{"Message contains invalid header", "Altered by the target      1\n"} {
+	shown, err := r.cli("account", "show", user)
+	for _, text := range report {
 		if err != nil || !strings.Contains(shown, text) {
 			t.Errorf("the report lacks %q: %v\n%s", text, err, shown)
 		}
