@@ -107,6 +107,25 @@ func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 	}
 }
 
+// A message above the target's limit (APPENDLIMIT, RFC 7889) is set aside, and
+// the others move.
+func TestMessageAboveTheTargetsLimit(t *testing.T) {
+	source := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
+	source.AddUser(user, password)
+	target := servers.StartCyrus(t, servers.CyrusOptions{Extra: "maxmessagesize: 500"})
+	inbox := []mail{note("before")}
+	inbox = append(inbox, slices.DeleteFunc(oddities(), func(m mail) bool { return len(m.octets) < 500_000 })...)
+	inbox = append(inbox, note("after"))
+	fillWith(t, login(t, source.IMAP, user, password), "", targetSep, inbox, nil)
+	p := moveBy(t, settings{source: dovecotEndpoint(source), target: cyrusEndpoint(target), provision: cyrusProvision(t, target)})
+	p.awaitState(user, "active")
+	got := viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil).folders["INBOX"]
+	shown, err := p.cli("account", "show", user)
+	if err != nil || len(got) != 2 || !strings.Contains(shown, "Set aside                  1\n") || !strings.Contains(shown, "APPENDLIMIT") {
+		t.Errorf("%q %v\n%s", got, err, shown)
+	}
+}
+
 // refusedByCyrus tells messages whose first line is no header field.
 func refusedByCyrus(m mail) bool { return bytes.HasPrefix(m.octets, []byte("no header")) }
 

@@ -111,8 +111,8 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 		ahead = 2 // the next one is on its way while the target commits
 	}
 	groups, fatal := c.plan(metas)
-	for _, uid := range fatal {
-		if err := c.refuse(ctx, c.f, []uint32{uid}, true, errCuts); err != nil {
+	for _, x := range fatal {
+		if err := c.refuse(ctx, c.f, []uint32{x.uid}, true, x.reason); err != nil {
 			return err
 		}
 	}
@@ -132,13 +132,19 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 	return nil
 }
 
+// unsendable is a message that the target need not be asked about.
+type unsendable struct {
+	uid    uint32
+	reason error
+}
+
 // plan parts messages into batches. Those at which the target has cut the
 // connection go in small ones, after a second time alone; one at which it did
-// so three times is not sent.
-func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []uint32) {
+// so three times is not sent, nor one that is larger than the target allows.
+func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []unsendable) {
 	var group []imapwire.Meta
 	var octets int64
-	limit := maxBatch
+	limit, allowed := maxBatch, c.dest.AppendLimit()
 	end := func() {
 		if len(group) > 0 {
 			groups = append(groups, group)
@@ -146,10 +152,14 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []
 		group, octets = nil, 0
 	}
 	for _, m := range metas {
+		if allowed > 0 && m.Size > allowed {
+			fatal = append(fatal, unsendable{m.UID, fmt.Errorf("it has %d octets, and the target takes messages of up to %d (APPENDLIMIT)", m.Size, allowed)})
+			continue
+		}
 		most := maxBatch
 		switch cuts := c.m.memory.target.at(c.claim.Account.ID, key(c.f, m.UID)); {
 		case cuts >= maxCuts:
-			fatal = append(fatal, m.UID)
+			fatal = append(fatal, unsendable{m.UID, errCuts})
 			continue
 		case cuts > 1:
 			most = 1

@@ -2,6 +2,7 @@ package migrator_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +138,32 @@ func TestTargetTurnsBad(t *testing.T) {
 	}
 	box := source.box("INBOX")
 	box.mails = slices.DeleteFunc(box.mails, isBad)
+	equal(t, source, target, "INBOX")
+}
+
+// What is larger than the target says that it takes is not sent there at all.
+func TestAppendLimit(t *testing.T) {
+	const limit = 1000
+	source, target, _, b := fakes(t, func(f *fakeServer) {
+		f.box("INBOX").fill(3, false)
+		f.box("INBOX").add(fakeMail{body: "x: " + strings.Repeat("x", limit)})
+		f.box("INBOX").add(fakeMail{body: "x: " + strings.Repeat("x", limit-3)})
+	})
+	target.caps += fmt.Sprintf(" APPENDLIMIT=%d", limit)
+	target.onAppend = func(_ int, mails []fakeMail) verdict {
+		for _, m := range mails {
+			if len(m.body) > limit {
+				t.Errorf("a message of %d octets was sent", len(m.body))
+			}
+		}
+		return verdict{}
+	}
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.SetAside != 1 || a.Messages != 4 {
+		t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+	}
+	box := source.box("INBOX")
+	box.mails = slices.DeleteFunc(box.mails, func(m fakeMail) bool { return len(m.body) > limit })
 	equal(t, source, target, "INBOX")
 }
 

@@ -18,6 +18,8 @@ type CyrusOptions struct {
 	// Classic writes names as Cyrus did by default before version 3, and as
 	// Debian configures it: "INBOX." before each, "." between them.
 	Classic bool
+	// Extra is added to the end of imapd.conf.
+	Extra string
 }
 
 // Cyrus is a running Cyrus IMAP and POP3 server with virtual domains, and its
@@ -209,6 +211,7 @@ unixhierarchysep: {{if .C.Classic}}no{{else}}yes{{end}}
 altnamespace: {{if .C.Classic}}no{{else}}yes{{end}}
 popminpoll: 0
 failedloginpause: 0
+{{.C.Extra}}
 `))
 
 var cyrusServices = template.Must(template.New("cyrus.conf").Parse(`

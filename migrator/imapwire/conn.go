@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,6 +104,19 @@ func New(s *upstream.Session, o Options) *Conn {
 
 // Has reports whether a capability (upper case) was announced after login.
 func (c *Conn) Has(capability string) bool { return c.caps[capability] }
+
+// AppendLimit is how many octets a message may have on this server, if it has
+// announced that for all mailboxes (RFC 7889, section 2), and otherwise 0.
+func (c *Conn) AppendLimit() int64 {
+	for name := range c.caps {
+		if text, found := strings.CutPrefix(name, "APPENDLIMIT="); found {
+			if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+				return n
+			}
+		}
+	}
+	return 0
+}
 
 // Close cuts the connection. It may be called at any time, by any goroutine.
 func (c *Conn) Close() error {
