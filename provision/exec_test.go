@@ -19,7 +19,13 @@ import (
 func script(t *testing.T, timeout time.Duration, body string) *execDriver {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "command")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o700); err != nil {
+	// A process that a parallel test forks meanwhile would hold the file open
+	// for writing until its own exec, and the kernel runs no such program
+	// ("text file busy").
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	d, err := newExec(config.Provision{Command: []string{path}, Timeout: config.Duration(timeout)})
