@@ -51,6 +51,12 @@ func (s *Store) Unfinished(ctx context.Context, domain, after string, limit int)
 		ORDER BY address LIMIT $3`, domain, after, limit)
 }
 
+// CountUnfinished counts the accounts that Unfinished lists.
+func (s *Store) CountUnfinished(ctx context.Context, domain string) (n int64, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT COUNT(*) FROM accounts WHERE domain = $1 AND state IN ("+quoted(unfinished)+")", domain).Scan(&n)
+	return n, dbError(err)
+}
+
 func quoted(states []State) string {
 	names := make([]string, len(states))
 	for i, s := range states {
