@@ -319,7 +319,7 @@ func (s *Server) retryWith(ctx context.Context, a store.Account, password config
 		if !a.NeedsPassword {
 			return again, conflict(fmt.Sprintf("%s needs no password: both servers take those that are kept", a.Identity.Address()))
 		}
-		err = s.Store.KeepPassword(ctx, a.ID, password)
+		err = s.Store.KeepPassword(ctx, a.ID, password, false)
 	default:
 		_, err = s.Store.SealPassword(ctx, a.ID, password)
 	}

@@ -282,6 +282,9 @@ type account struct {
 	State    string `json:"state"`
 	Messages int    `json:"messages"`
 	Error    string `json:"error"`
+
+	CaughtUpAt    time.Time `json:"caught_up_at"`
+	NeedsPassword bool      `json:"needs_password"`
 }
 
 func (p *proxy) accounts() ([]account, error) {

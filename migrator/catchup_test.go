@@ -223,7 +223,7 @@ func TestSourceRefusesThePassword(t *testing.T) {
 		if password != "" {
 			a, err := b.store.Account(t.Context(), identity("anna").Address())
 			if err == nil {
-				err = b.store.KeepPassword(t.Context(), a.ID, config.NewSecret(password))
+				err = b.store.KeepPassword(t.Context(), a.ID, config.NewSecret(password), false)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -257,7 +257,7 @@ func TestTargetRefusesThePassword(t *testing.T) {
 	if a.State != store.Active || !a.NeedsPassword || !strings.Contains(a.Reason, "the target takes no password") {
 		t.Fatalf("%+v", a)
 	}
-	if err := b.store.KeepPassword(t.Context(), a.ID, config.NewSecret("his own")); err != nil {
+	if err := b.store.KeepPassword(t.Context(), a.ID, config.NewSecret("his own"), true); err != nil {
 		t.Fatal(err)
 	}
 	caughtUp(t, b.catchUp(t))

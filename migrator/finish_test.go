@@ -122,6 +122,22 @@ func TestCompleteFails(t *testing.T) {
 	}
 }
 
+// An account that needs a password is not finished without one.
+func TestCompleteNeedsAPassword(t *testing.T) {
+	source, _, _, b := moved(t, twoFolders)
+	source.with(func() { source.password = "changed" })
+	for range 2 { // the second time no password is left to try
+		b.complete(t, store.CompleteWhole, false)
+		if d := b.completed(t); d.Finished {
+			t.Errorf("%+v", d)
+		}
+		a, err := b.store.Account(t.Context(), identity("anna").Address())
+		if err != nil || a.State != store.Active || !a.NeedsPassword || a.Finishing != store.NotFinishing || !a.Due.IsZero() {
+			t.Errorf("%+v, %v", a, err)
+		}
+	}
+}
+
 // Accounts that have not moved keep their domain from being finished, unless
 // the administrator forces it: then nothing is kept and nothing is due.
 func TestCompleteForced(t *testing.T) {

@@ -208,11 +208,8 @@ func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
 
 	j := m.newJob(ctx, claim)
 	defer j.disconnect()
-	last := claim.Account.Finishing != store.NotFinishing
 	j.putDown(hard, j.run(hard))
-	if last {
-		m.settleCompletion(hard, j.id.Domain)
-	}
+	m.settleCompletion(hard, j.id.Domain)
 }
 
 // settleCompletion ends the completion of a domain if this was its last
