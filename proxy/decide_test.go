@@ -128,11 +128,18 @@ excluded     *       * * * unavailable miss        st unavailable!
 `
 
 var (
-	everyState  = []string{"unknown", "provisioning", "copying", "active", "finished", "native", "at_source", "conflict", "waiting", "failed", "excluded"}
+	everyState  = append([]string{"unknown"}, asStrings(store.States())...)
 	everyOrigin = []string{"-", "free", "created", "adopted"}
 	everyAnswer = []string{"yes", "miss", "refused", "unavailable"}
 	yesNo       = []string{"y", "n"}
 )
+
+func asStrings(states []store.State) (list []string) {
+	for _, s := range states {
+		list = append(list, string(s))
+	}
+	return list
+}
 
 var outcomes = map[string]upstream.Outcome{"yes": upstream.Accepted, "miss": upstream.Miss,
 	"refused": upstream.Refused, "unavailable": upstream.Unavailable}
