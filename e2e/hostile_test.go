@@ -147,6 +147,7 @@ func (b *battle) same(but ...string) {
 }
 
 func TestHostileServers(t *testing.T) {
+	t.Parallel()
 	good := hostile.Faults{Capabilities: extensions}
 	with := func(change func(*hostile.Faults)) hostile.Faults {
 		f := good
