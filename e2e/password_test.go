@@ -117,8 +117,14 @@ func changePassword(t testing.TB, d *servers.Dovecot, name, from, to string) {
 	if err := os.Chtimes(d.PasswdFile, time.Time{}, info.ModTime().Add(10*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	err = eventually(20*time.Second, func() error {
-		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: to})
+	awaitLogin(t, d, name, to)
+}
+
+// awaitLogin waits until a server knows a user and his password.
+func awaitLogin(t testing.TB, d *servers.Dovecot, name, password string) {
+	t.Helper()
+	err := eventually(20*time.Second, func() error {
+		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: password})
 		if err == nil && !a.OK {
 			err = errors.New(a.Error)
 		}
