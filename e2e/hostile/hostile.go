@@ -62,6 +62,12 @@ type Faults struct {
 	Late       time.Duration
 	// Forget answers so many APPENDs with OK and stores nothing.
 	Forget int
+	// ByeAppend answers so many APPENDs with a BYE, and CutAppend cuts the
+	// connection within their first message; neither stores anything.
+	ByeAppend, CutAppend int
+	// WrongUIDs answers so many APPENDs with UIDs that are not those of the
+	// stored messages.
+	WrongUIDs int
 }
 
 // Server is a running server. Lock before looking at what it has.
@@ -72,8 +78,9 @@ type Server struct {
 	Faults    Faults
 	// Allow decides logins.
 	Allow func(user, password string) bool
-	// Writes counts commands that change something.
-	Writes int
+	// Writes counts commands that change something. Touches counts those that
+	// would change \Recent or \Seen: SELECT, and FETCH without PEEK.
+	Writes, Touches int
 
 	conns sync.WaitGroup
 }
