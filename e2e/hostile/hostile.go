@@ -49,6 +49,8 @@ type Faults struct {
 	SilentFetch, SilentAppend int
 	// Leaves makes the message of this UID disappear once it was listed.
 	Leaves uint32
+	// Hides leaves the message of this UID out of every FETCH, without a word.
+	Hides uint32
 
 	// Refuse says which messages are refused, and with which response code and
 	// text; empty is taken. An APPEND of several stores none of them.
