@@ -171,8 +171,9 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 
 // Flip makes the account active (or, in mode passwords, finished) and ends the
 // claim, but only while PasswordVersion is still passwordVersion: otherwise
-// ErrChanged, and the newer password is to be set and tried first. Nothing
-// needs the sealed password afterwards: it is erased with its key.
+// ErrChanged, and the newer password is to be set and tried first. An active
+// account keeps its sealed password, by which it is verified; a finished one
+// does not, and the key goes with it.
 func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error {
 	return c.update(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
@@ -181,6 +182,9 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error
 		}
 		if a.PasswordVersion != passwordVersion || a.Moved() {
 			return ErrChanged
+		}
+		if to == Active {
+			return nil
 		}
 		return x.erasePassword(c.id)
 	}, `state = $3, reason = '', attempts = 0, due = 0, flipped_at = $1, progress_at = $1,

@@ -222,7 +222,7 @@ func TestFlip(t *testing.T) {
 		t.Errorf("%+v %v", now, err)
 	}
 	ok(t, c.Flip(t.Context(), Active, 2))
-	if now := c.Account; now.State != Active || now.FlippedAt.IsZero() || now.HasPassword || !now.Due.IsZero() || now.PasswordVersion != 2 {
+	if now := c.Account; now.State != Active || now.FlippedAt.IsZero() || !now.HasPassword || !now.Due.IsZero() || now.PasswordVersion != 2 {
 		t.Errorf("%+v", now)
 	}
 	_, err = s.SealPassword(t.Context(), a.ID, config.NewSecret("three"))

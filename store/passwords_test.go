@@ -142,8 +142,8 @@ func TestErasedPasswordLeavesNothing(t *testing.T) {
 			_, err := s.Exclude(t.Context(), identity("anna"))
 			return err
 		},
-		"flipped": func(t *testing.T, s *Store) error {
-			return claim(t, s).Flip(t.Context(), Active, 1)
+		"finished": func(t *testing.T, s *Store) error {
+			return claim(t, s).Flip(t.Context(), Finished, 1)
 		},
 		"replaced": func(t *testing.T, s *Store) error {
 			_, err := s.SealPassword(t.Context(), 1, config.NewSecret("newer"))
