@@ -5,7 +5,11 @@
 // by the copier's reader, and the result says so.
 package verify
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Kind says what is wrong with a message, or what is to be known of it.
 type Kind string
@@ -32,6 +36,13 @@ func Kinds() []Kind {
 
 // Wrong reports whether a message of this kind is not as it should be.
 func (k Kind) Wrong() bool { return k != Altered && k != SetAside }
+
+// Words name a kind for people, after a number of messages.
+func (k Kind) Words() string {
+	return map[Kind]string{Missing: "missing", Octets: "with other octets", Flags: "with other flags", Date: "with another date",
+		Doubled: "doubled", NotCopied: "not copied yet", Unread: "not given by a server",
+		Altered: "altered by the target", SetAside: "set aside"}[k]
+}
 
 // Owner is the reservation under which whatever differs is reported.
 const Owner = "What its owner deleted, moved, copied or marked on the target after the account had moved cannot be told from a fault of the copy."
@@ -102,6 +113,24 @@ func (c *Counts) Wrong() (n int64) {
 		}
 	}
 	return n
+}
+
+// Remarks say in words what there is beside the messages that are the same.
+func (c *Counts) Remarks() string {
+	var all []string
+	count := func(n int64, words string) {
+		if n > 0 {
+			all = append(all, strconv.FormatInt(n, 10)+" "+words)
+		}
+	}
+	for _, k := range Kinds() {
+		count(c.Of(k), k.Words())
+	}
+	count(c.Moved, "moved on the source")
+	count(c.NotPermitted, "with flags not permitted")
+	count(c.Gone, "gone from the source")
+	count(c.Surplus, "on the target only")
+	return strings.Join(all, ", ")
 }
 
 // Add adds the counts of a part.
