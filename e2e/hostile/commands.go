@@ -214,6 +214,9 @@ func (x *session) fetch(tag, set, items string, byUID bool) bool {
 		if byUID && !contains(set, m.UID) || !byUID && !contains(set, uint32(n)) || m.UID == f.Hides {
 			continue
 		}
+		if f.Early {
+			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (%s))`, n, m.UID, m.Flags))
+		}
 		if f.Unasked {
 			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (\Seen $Odd]Flag) X-GM-MSGID 17)`, n, m.UID),
 				fmt.Sprintf(`* %d FETCH (FLAGS (\Answered))`, n), "* VANISHED (EARLIER) 900:910", fmt.Sprintf("* %d EXISTS", len(b.Messages)), "* XUNKNOWN {3}\r\nabc (")

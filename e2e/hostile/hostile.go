@@ -40,6 +40,8 @@ type Faults struct {
 	BodyFirst bool
 	// Unasked sends responses that nobody asked for around each FETCH.
 	Unasked bool
+	// Early sends a message's flags, unasked, before each response to a FETCH.
+	Early bool
 	// CutBody cuts the connection in the middle of so many bodies.
 	CutBody int
 	// ByeFetch answers so many fetches of bodies with a BYE.

@@ -165,6 +165,8 @@ func TestRunWhereGoImapFails(t *testing.T) {
 			note: "The text of 5 messages of the source was read by the copier's own reader, not by go-imap: it did not give them"},
 		{name: "responses that nobody asked for", change: func(w *world) { w.source.Faults.Unasked = true }, logins: maxFailures + 1,
 			note: "The folder of the source was read by the copier's own reader, not by go-imap: "},
+		{name: "flags that nobody asked for, before the answer", change: func(w *world) { w.target.Faults.Early = true }, logins: 1,
+			note: "The folder of the target was read by the copier's own reader, not by go-imap: message 5 came without its UID, size, flags or date"},
 		{name: "a name that is no modified UTF-7", change: func(w *world) { w.source.Mailboxes[1].Name = "R&D" },
 			note: "The list of folders of the source was read by the copier's own reader, not by go-imap: ", logins: 3},
 		{name: "no date", change: func(w *world) {
@@ -199,7 +201,10 @@ func TestRunWhereGoImapFails(t *testing.T) {
 				if !strings.Contains(all(&a), tc.note) {
 					t.Errorf("noted %q", all(&a))
 				}
-				if n := w.logins[0].Load(); n != max(tc.logins, 2) {
+				if tc.logins == 0 {
+					tc.logins = 2
+				}
+				if n := w.logins[0].Load(); n != tc.logins {
 					t.Errorf("%d logins", n)
 				}
 			}
@@ -277,16 +282,24 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A login that fails is not tried again and again.
+// A login that fails ends the account: another try could only lock it.
 func TestRunWithoutALogin(t *testing.T) {
-	w := newWorld(t)
-	o := w.options(t)
-	o.Source = func(context.Context) (*upstream.Session, error) {
-		w.logins[0].Add(1)
-		return nil, errors.New("come back tomorrow")
-	}
-	a := Run(t.Context(), o)
-	if a.OK() || a.Problem != "the source: come back tomorrow" || a.Source != "" || w.logins[0].Load() != 1 {
-		t.Errorf("%+v after %d logins", a, w.logins[0].Load())
+	for _, good := range []int32{0, 1} {
+		w := newWorld(t)
+		w.source.Faults.BodyFirst = true // the second login is for the copier's reader
+		o := w.options(t)
+		o.Deep = true
+		login := o.Source
+		var logins atomic.Int32
+		o.Source = func(ctx context.Context) (*upstream.Session, error) {
+			if logins.Add(1) <= good {
+				return login(ctx)
+			}
+			return nil, errors.New("come back tomorrow")
+		}
+		a := Run(t.Context(), o)
+		if a.OK() || a.Problem != "the source: come back tomorrow" || (a.Source == "") != (good == 0) || logins.Load() != good+1 {
+			t.Errorf("%+v after %d logins", a, logins.Load())
+		}
 	}
 }

@@ -36,7 +36,7 @@ type side struct {
 	server        string // host:port that was reached
 	library, wire *link
 	failures      int   // of go-imap
-	refused       error // of a login: another try could only lock the account
+	last          error // of these
 }
 
 // link is a connection.
@@ -45,7 +45,8 @@ type link struct {
 	folder string // that is open; empty for none
 }
 
-// loginError is a login that failed.
+// loginError is a login that failed. It ends the account: another try could only
+// lock it.
 type loginError struct{ error }
 
 func (e loginError) Unwrap() error { return e.error }
@@ -57,16 +58,9 @@ func isLogin(err error) bool {
 
 // connect logs in.
 func (s *side) connect(ctx context.Context) (*upstream.Session, error) {
-	if s.refused != nil {
-		return nil, s.refused
-	}
 	session, err := s.login(ctx)
 	if err != nil {
-		err = loginError{fmt.Errorf("the %s: %w", s.which, err)}
-		if ctx.Err() == nil {
-			s.refused = err
-		}
-		return nil, err
+		return nil, loginError{fmt.Errorf("the %s: %w", s.which, err)}
 	}
 	s.server = session.Server
 	return session, nil
@@ -149,7 +143,14 @@ func (s *side) givenUp() string {
 	if s.failures < maxFailures {
 		return ""
 	}
-	return fmt.Sprintf("it failed %d times on this server", s.failures)
+	return fmt.Sprintf("it failed %d times on this server, the last time with %v", s.failures, s.last)
+}
+
+// failed counts a failure of go-imap, and says what it was.
+func (s *side) failed(err error) string {
+	s.failures++
+	s.last = err
+	return err.Error()
 }
 
 // folders lists the personal folders.
@@ -161,8 +162,7 @@ func (s *side) folders(ctx context.Context) (boxes []mailbox, notes []string, er
 	if err = s.try(ctx, false, list); final(ctx, err) {
 		return boxes, nil, err
 	}
-	notes = append(notes, s.note("The list of folders", err.Error()))
-	s.failures++
+	notes = append(notes, s.note("The list of folders", s.failed(err)))
 	return boxes, notes, s.try(ctx, true, list)
 }
 
@@ -183,8 +183,7 @@ func (s *side) read(ctx context.Context, name string) (v *view, notes []string, 
 		if err = s.try(ctx, false, read); final(ctx, err) {
 			return v, nil, err
 		}
-		why = err.Error()
-		s.failures++
+		why = s.failed(err)
 	}
 	for range wireAttempts {
 		// Mail that comes or goes meanwhile makes the list incomplete.
@@ -220,8 +219,7 @@ func (s *side) digest(ctx context.Context, name string, v *view, list []int32, d
 			}
 			reason = "it did not give them"
 			if err != nil {
-				reason = err.Error()
-				s.failures++
+				reason = s.failed(err)
 			}
 		}
 		before := len(open)
