@@ -52,7 +52,7 @@ func (w *world) put(t *testing.T, local, domain string, mode config.Mode, state 
 	switch {
 	case err != nil:
 	case state == store.Active || state == store.Finished:
-		err = c.Flip(t.Context(), state, a.PasswordVersion)
+		err = c.Flip(t.Context(), state, a.PasswordVersion, time.Time{})
 	case state == store.Waiting || state == store.Failed:
 		err = c.Release(t.Context(), state, "why", time.Time{}, true)
 	}

@@ -9,8 +9,7 @@ import (
 // LedgerRun is a Run without its digests, under any UIDVALIDITY of the source:
 // the source UIDs SourceFirst .. SourceFirst+Messages-1 are, in this order, the
 // target UIDs TargetFirst .. TargetFirst+Messages-1. With a TargetFirst of 0
-// they are none of this folder's: each is a message that was copied out of
-// another folder, from which it was moved on the source since.
+// they are none of this folder's, see Run.
 type LedgerRun struct {
 	SourceUIDValidity uint32
 	SourceFirst       uint32
