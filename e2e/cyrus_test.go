@@ -63,6 +63,7 @@ func TestMoveFromCyrus(t *testing.T) {
 	p.awaitState(user, "active")
 	sourceSide := viewOf(t, ask(t, request{Op: "dump", Port: source.IMAP}), "INBOX.", ".", nil)
 	sameMail(t, sourceSide, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
+	p.allIsWell()
 }
 
 func TestMoveToCyrus(t *testing.T) {
@@ -104,6 +105,9 @@ func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 		if err != nil || !strings.Contains(shown, text) {
 			t.Errorf("the report lacks %q: %v\n%s", text, err, shown)
 		}
+	}
+	if v := r.allIsWell(); v.Total.Altered != 1 || v.Total.SetAside != len(report)-1 {
+		t.Errorf("%+v", v)
 	}
 }
 

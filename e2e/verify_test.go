@@ -23,8 +23,9 @@ type verification struct {
 	Problem string
 	Notes   []string
 	Total   struct {
-		Same, Digest int
-		SourceSide   struct{ Messages int } `json:"source_side"`
+		Same, Digest, Altered, Moved int
+		SetAside                     int                    `json:"set_aside"`
+		SourceSide                   struct{ Messages int } `json:"source_side"`
 	}
 	Folders []struct {
 		Source      string
@@ -48,12 +49,13 @@ func (p *proxy) verify(args ...string) (verification, error) {
 	return v, err
 }
 
-// allIsWell fails unless verify finds both servers to be the same, plainly and
-// by the octets of every message.
+// allIsWell fails unless verify finds both servers to be the same, but for what
+// was set aside or has moved on the source, plainly and by the octets of every
+// message.
 func (p *proxy) allIsWell() (deep verification) {
 	p.t.Helper()
 	plain, err := p.verify()
-	if err != nil || plain.Total.Same == 0 || plain.Total.Same != plain.Total.SourceSide.Messages {
+	if n := plain.Total; err != nil || n.Same == 0 || n.Same+n.SetAside+n.Moved != n.SourceSide.Messages {
 		p.t.Errorf("%v: %+v", err, plain)
 	}
 	deep, err = p.verify("--deep")
@@ -201,6 +203,30 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		if !strings.Contains(readFile(t, page), want) {
 			t.Errorf("the report lacks %q", want)
 		}
+	}
+}
+
+// A folder that was renamed on the source after the flip is not missing: its
+// messages were copied under the old name.
+func TestVerifyAfterAFolderWasRenamed(t *testing.T) {
+	p := newPair(t, binary, func(s *settings) { s.migration = "settle_quiet: 500ms, catch_up: 500ms" })
+	p.source.AddUser(user, password)
+	c := login(t, p.source.IMAP, user, password)
+	fillWith(t, c, sourcePrefix, sourceSep, []mail{note("first"), note("second")}, [][]string{{"Gesendet"}, {"Lists"}})
+	p.start()
+	if first := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls"}); !first.OK {
+		t.Fatalf("%+v", first)
+	}
+	p.awaitState(user, "active")
+	if err := login(t, p.source.IMAP, user, password).Rename(sourcePrefix+"Lists", sourcePrefix+"Old lists", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(copyDeadline, func() error { _, err := p.verify(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	v := p.allIsWell()
+	if v.Total.Moved != 3 || !strings.Contains(fmt.Sprint(v), "The source does not have this folder any more.") {
+		t.Errorf("%+v", v)
 	}
 }
 
