@@ -64,10 +64,10 @@ func (c *comparison) match() {
 		}
 	}
 	for _, r := range c.evidence.Runs {
+		if r.SourceUIDValidity == c.source.uidValidity {
+			continue
+		}
 		for n := range r.Messages {
-			if r.SourceUIDValidity == c.source.uidValidity {
-				break
-			}
 			if t := c.inTarget(r, n); t >= 0 && !inTarget[t] {
 				inTarget[t] = true
 				c.past = append(c.past, t)
