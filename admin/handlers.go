@@ -48,6 +48,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
 	mux.HandleFunc("GET /v1/accounts/{address}/set-aside/{id}", s.setAsideOctets)
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/verify", s.verify)
 	return mux
 }
 
@@ -225,7 +226,12 @@ func StateNames() string {
 
 // find reads the account that the request's path names.
 func (s *Server) find(ctx context.Context, r *http.Request) (store.Account, error) {
-	id, err := s.identity(r.PathValue("address"))
+	return s.lookup(ctx, r.PathValue("address"))
+}
+
+// lookup reads the account of an address.
+func (s *Server) lookup(ctx context.Context, address string) (store.Account, error) {
+	id, err := s.identity(address)
 	if err != nil {
 		return store.Account{}, err
 	}

@@ -69,6 +69,7 @@ func TestMoveFromCyrus(t *testing.T) {
 	}
 	sourceSide := viewOf(t, after, "INBOX.", ".", nil)
 	sameMail(t, sourceSide, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
+	p.allIsWell()
 }
 
 func TestMoveToCyrus(t *testing.T) {
@@ -110,6 +111,9 @@ func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 		if err != nil || !strings.Contains(shown, text) {
 			t.Errorf("the report lacks %q: %v\n%s", text, err, shown)
 		}
+	}
+	if v := r.allIsWell(); v.Total.Altered != 1 || v.Total.SetAside != len(report)-1 {
+		t.Errorf("%+v", v)
 	}
 }
 

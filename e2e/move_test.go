@@ -184,6 +184,7 @@ func TestMoveFromCourier(t *testing.T) {
 	}
 	sourceSide := viewOf(t, ask(t, request{Op: "dump", Port: courier.IMAP}), "INBOX.", ".", nil)
 	sameMail(t, sourceSide, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
+	p.allIsWell()
 }
 
 // What a client may do: a SIGTERM ends the process and its sessions in time.

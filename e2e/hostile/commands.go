@@ -155,9 +155,11 @@ func (x *session) answer(tag, name string, args []string) bool {
 	case "APPEND":
 		s.Writes++
 		return x.append(tag, args)
+	case "FETCH":
+		return x.fetch(tag, arg(0), strings.ToUpper(arg(1)), false)
 	case "UID":
 		if strings.EqualFold(arg(0), "FETCH") {
-			return x.fetch(tag, arg(1), strings.ToUpper(strings.Join(args[2:], " ")))
+			return x.fetch(tag, arg(1), strings.ToUpper(strings.Join(args[2:], " ")), true)
 		}
 		s.Writes++
 		x.say(tag + " BAD not here")
@@ -214,8 +216,9 @@ func (x *session) list(command, pattern string) {
 
 var dateField = regexp.MustCompile(`(?m)^Date: .*\r\n`)
 
-// fetch answers what a copier asks: the items of a listing, or bodies.
-func (x *session) fetch(tag, set, items string) bool {
+// fetch answers what a copier asks: the items of a listing, or bodies. The set
+// is one of UIDs or of sequence numbers.
+func (x *session) fetch(tag, set, items string, byUID bool) bool {
 	b := x.selected
 	if b == nil {
 		x.say(tag + " BAD nothing selected")
@@ -232,13 +235,16 @@ func (x *session) fetch(tag, set, items string) bool {
 	}
 	section := "BODY[]"
 	for i, m := range b.Messages {
-		if !contains(set, m.UID) {
+		n := i + 1
+		if byUID && !contains(set, m.UID) || !byUID && !contains(set, uint32(n)) || m.UID == f.Hides {
 			continue
 		}
-		n := i + 1
 		if strings.Contains(items, "[HEADER.FIELDS (DATE)]") {
 			section = "BODY[HEADER.FIELDS (DATE)]"
 			m.Octets = dateField.FindString(m.Octets) + "\r\n"
+		}
+		if f.Early {
+			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (%s))`, n, m.UID, m.Flags))
 		}
 		if f.Unasked {
 			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (\Seen $Odd]Flag) X-GM-MSGID 17)`, n, m.UID),

@@ -40,6 +40,8 @@ type Faults struct {
 	BodyFirst bool
 	// Unasked sends responses that nobody asked for around each FETCH.
 	Unasked bool
+	// Early sends a message's flags, unasked, before each response to a FETCH.
+	Early bool
 	// CutBody cuts the connection in the middle of so many bodies.
 	CutBody int
 	// ByeFetch answers so many fetches of bodies with a BYE.
@@ -49,6 +51,8 @@ type Faults struct {
 	SilentFetch, SilentAppend int
 	// Leaves makes the message of this UID disappear once it was listed.
 	Leaves uint32
+	// Hides leaves the message of this UID out of every FETCH, without a word.
+	Hides uint32
 
 	// Refuse says which messages are refused, and with which response code and
 	// text; empty is taken. An APPEND of several stores none of them.
