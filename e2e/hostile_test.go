@@ -193,7 +193,7 @@ func TestAFlagThatCannotBeSentIsReported(t *testing.T) {
 	b := newBattle(t, hostile.Faults{}, hostile.Faults{Capabilities: extensions})
 	b.awaitState(user, "active")
 	b.same()
-	if log, err := b.cli("log", user); err != nil || !strings.Contains(log, "did not keep 1 messages' flags") {
+	if log, err := b.cli("log", user); err != nil || !strings.Contains(log, "the flags "+oddFlag+", which it does not permit or which cannot be sent") {
 		t.Errorf("%v\n%s", err, log)
 	}
 }

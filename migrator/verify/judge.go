@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"migproxy/migrator/imapwire"
 )
 
 // conclude says what is wrong.
@@ -51,7 +53,7 @@ func (c *comparison) judge(p pair) {
 	}
 }
 
-// judgeFlags compares flags, as far as the target permits them.
+// judgeFlags compares flags, as far as the target permits them and can be told.
 func (c *comparison) judgeFlags(p pair) bool {
 	source, target := c.source.flags(p.source), c.target.flags(p.target)
 	lacks, has := flagDifference(source, target)
@@ -59,7 +61,9 @@ func (c *comparison) judgeFlags(p pair) bool {
 		return true
 	}
 	permits := c.target.permits
-	if len(has) == 0 && permits != nil && !slices.ContainsFunc(lacks, func(f string) bool { return permits[strings.ToLower(f)] }) {
+	if len(has) == 0 && !slices.ContainsFunc(lacks, func(f string) bool {
+		return imapwire.IsFlag(f) && (permits == nil || permits[strings.ToLower(f)])
+	}) {
 		c.f.NotPermitted++
 		return true
 	}
