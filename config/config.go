@@ -31,7 +31,7 @@ type Config struct {
 type State struct {
 	URL               string   `koanf:"url" doc:"The database: sqlite:// and an absolute path. It is made at the first start. Required." example:"sqlite:///var/lib/migproxy/migproxy.db"`
 	KeyFile           string   `koanf:"key_file" doc:"The key that seals passwords: 32 random bytes, mode 0600, made at the first start. Back it up apart from the database. Required." example:"/var/lib/migproxy/key"`
-	CredentialsMaxAge Duration `koanf:"credentials_max_age" default:"90d" doc:"A sealed password is erased when its account has moved, or this long after its last use."`
+	CredentialsMaxAge Duration `koanf:"credentials_max_age" default:"90d" doc:"A sealed password is erased when its account is finished, or this long after its last use."`
 }
 
 // TLS is what the listeners offer to clients.

@@ -44,8 +44,9 @@ type Statistics struct {
 	BytesMigrated         int64           `json:"bytes_migrated"`     // octets copied
 	LastMailbox           string          `json:"last_mailbox"`       // the one that flipped last
 	LastMailboxMigratedAt time.Time       `json:"last_mailbox_migrated_at"`
-	Errors                int64           `json:"errors"`   // attempts that failed
-	Accounts              map[State]int64 `json:"accounts"` // every state has an entry
+	Errors                int64           `json:"errors"`                    // attempts that failed
+	NeedPassword          int64           `json:"accounts_needing_password"` // active ones that cannot be caught up
+	Accounts              map[State]int64 `json:"accounts"`                  // every state has an entry
 }
 
 // Statistics counts.
@@ -61,20 +62,22 @@ func (s *Store) Statistics(ctx context.Context) (Statistics, error) {
 	}
 	defer func() { _ = t.Rollback() }() // nothing was written
 	rows, err := t.QueryContext(ctx, `SELECT state, COUNT(*), SUM(messages), SUM(bytes),
-		SUM(CASE WHEN flipped_at > 0 THEN 1 ELSE 0 END) FROM accounts GROUP BY state`)
+		SUM(CASE WHEN flipped_at > 0 THEN 1 ELSE 0 END), SUM(CASE WHEN needs_password THEN 1 ELSE 0 END)
+		FROM accounts GROUP BY state`)
 	if err != nil {
 		return st, dbError(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var state State
-		var accounts, messages, bytes, flipped int64
-		if err := rows.Scan(&state, &accounts, &messages, &bytes, &flipped); err != nil {
+		var accounts, messages, bytes, flipped, needing int64
+		if err := rows.Scan(&state, &accounts, &messages, &bytes, &flipped, &needing); err != nil {
 			return st, dbError(err)
 		}
 		st.Accounts[state] = accounts
 		st.MailboxesSeen += accounts
 		st.MailboxesMigrated += flipped
+		st.NeedPassword += needing
 		st.MessagesMigrated += messages
 		st.BytesMigrated += bytes
 	}

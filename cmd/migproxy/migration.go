@@ -111,6 +111,7 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
 		{"Last mailbox", last},
 		{"Errors", count(s.Errors)},
+		{"Accounts that need a password", count(s.NeedPassword)},
 	}
 	states := make([]store.State, 0, len(s.Accounts))
 	for state, n := range s.Accounts {
