@@ -84,6 +84,8 @@ type NewAccount struct {
 	Password config.Secret
 	Mode     config.Mode
 	Adopt    bool // the target lets this user in already: copy into what is there
+	// Aliases that the administrator names, local@domain in lower case.
+	Aliases []string
 }
 
 // Begin commits an account as provisioning, with its sealed password and due
@@ -103,16 +105,7 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 		case err != nil || a.State != AtSource:
 			return err
 		}
-		state, origin := Provisioning, OriginUnknown
-		if n.Adopt {
-			state, origin = Copying, OriginAdopted
-		}
-		if _, err := x.exec(`UPDATE accounts SET login = $1, state = $2, origin = $3, mode = $4, reason = '',
-			attempts = 0, due = $5, began_at = $5, progress_at = $5, updated_at = $5 WHERE id = $6`,
-			n.Identity.Login, state, origin, n.Mode, millis(now), a.ID); err != nil {
-			return err
-		}
-		if err := s.sealPassword(x, a.ID, SideSource, n.Identity.Address(), n.Password, now); err != nil {
+		if err := s.begin(x, a.ID, n, now); err != nil {
 			return err
 		}
 		a, err = x.written(a.ID)
@@ -123,6 +116,24 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 		return Account{}, false, err
 	}
 	return a, begun, nil
+}
+
+// begin makes an account provisioning, or copying into what is there, due at
+// once.
+func (s *Store) begin(x *tx, id int64, n NewAccount, now time.Time) error {
+	state, origin := Provisioning, OriginUnknown
+	if n.Adopt {
+		state, origin = Copying, OriginAdopted
+	}
+	if _, err := x.exec(`UPDATE accounts SET login = $1, state = $2, origin = $3, mode = $4, reason = '',
+		attempts = 0, due = $5, began_at = $5, progress_at = $5, updated_at = $5 WHERE id = $6`,
+		n.Identity.Login, state, origin, n.Mode, millis(now), id); err != nil {
+		return err
+	}
+	if n.Password.IsZero() {
+		return nil
+	}
+	return s.sealPassword(x, id, SideSource, n.Identity.Address(), n.Password, now)
 }
 
 func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int64, error) {
@@ -195,29 +206,35 @@ func (s *Store) Retry(ctx context.Context, address string) (a Account, err error
 		if a, err = x.account(address); err != nil {
 			return err
 		}
-		origin, to := a.Origin, resumed(a.Origin)
-		switch a.State {
-		case Waiting, Failed:
-		case Conflict:
-			origin, to = OriginUnknown, Provisioning
-		case Active:
-			to = Active
-			if _, err := x.exec(`UPDATE quarantine SET again = TRUE WHERE complete AND folder_id IN
-				(SELECT id FROM folders WHERE account_id = $1)`, a.ID); err != nil {
-				return err
-			}
-		default:
-			return ErrChanged
-		}
-		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0,
-			due = $3, woken = TRUE, updated_at = $3 WHERE id = $4`,
-			to, origin, time.Now().UnixMilli(), a.ID); err != nil {
+		if err := x.retry(a); err != nil {
 			return err
 		}
 		a, err = x.written(a.ID)
 		return err
 	})
 	return a, err
+}
+
+// retry is Retry within a transaction.
+func (x *tx) retry(a Account) error {
+	origin, to := a.Origin, resumed(a.Origin)
+	switch a.State {
+	case Waiting, Failed:
+	case Conflict:
+		origin, to = OriginUnknown, Provisioning
+	case Active:
+		to = Active
+		if _, err := x.exec(`UPDATE quarantine SET again = TRUE WHERE complete AND folder_id IN
+			(SELECT id FROM folders WHERE account_id = $1)`, a.ID); err != nil {
+			return err
+		}
+	default:
+		return ErrChanged
+	}
+	_, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0,
+		due = $3, woken = TRUE, updated_at = $3 WHERE id = $4`,
+		to, origin, time.Now().UnixMilli(), a.ID)
+	return err
 }
 
 // resumed is the state in which the work on an account goes on.

@@ -33,30 +33,35 @@ func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secr
 		default:
 			return ErrChanged
 		}
-		now := time.Now()
-		version = a.PasswordVersion
-		kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, id, SideSource))
-		switch {
-		case err != nil && !errors.Is(err, ErrNoPassword):
-			return err
-		case err == nil && kept.password.Reveal() == password.Reveal():
-			err = x.usePassword(id, SideSource, now)
-		default:
-			version++
-			err = s.sealPassword(x, id, SideSource, a.Identity.Address(), password, now)
-		}
-		if err != nil {
-			return err
-		}
-		// woken: a worker that has the account now may have read the older
-		// password; its Release must not put the account to rest.
-		if _, err := x.exec(`UPDATE accounts SET due = $1, woken = (woken OR $2), updated_at = $1 WHERE id = $3`,
-			millis(now), version != a.PasswordVersion, id); err != nil {
+		if version, err = s.sealNewest(x, a, password, time.Now()); err != nil {
 			return err
 		}
 		_, err = x.written(id)
 		return err
 	})
+	return version, err
+}
+
+// sealNewest is SealPassword within a transaction, in any state.
+func (s *Store) sealNewest(x *tx, a Account, password config.Secret, now time.Time) (version int64, err error) {
+	version = a.PasswordVersion
+	kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, a.ID, SideSource))
+	switch {
+	case err != nil && !errors.Is(err, ErrNoPassword):
+		return version, err
+	case err == nil && kept.password.Reveal() == password.Reveal():
+		err = x.usePassword(a.ID, SideSource, now)
+	default:
+		version++
+		err = s.sealPassword(x, a.ID, SideSource, a.Identity.Address(), password, now)
+	}
+	if err != nil {
+		return version, err
+	}
+	// woken: a worker that has the account now may have read the older
+	// password; its Release must not put the account to rest.
+	_, err = x.exec(`UPDATE accounts SET due = $1, woken = (woken OR $2), updated_at = $1 WHERE id = $3`,
+		millis(now), version != a.PasswordVersion, a.ID)
 	return version, err
 }
 

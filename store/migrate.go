@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Migrate is Begin by the administrator's command, whatever the wave: it also
+// makes an account go on that waits, failed or is in conflict, adopts with
+// Adopt one that is native or in conflict, and notes aliases. Without a password
+// the account is moved with the help of a master user. An account that has moved,
+// or is excluded, is ErrChanged; begun is false for one that is being moved
+// already.
+func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun bool, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		now := time.Now()
+		a, err = x.account(n.Identity.Address())
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		known := err == nil
+		switch {
+		case !known, a.State == AtSource, n.Adopt && (a.State == Native || a.State == Conflict):
+			begun = true
+			if !known {
+				if a.ID, err = x.insertAccount(n.Identity, Provisioning, now); err != nil {
+					return err
+				}
+			}
+			err = s.begin(x, a.ID, n, now)
+		case a.State == Provisioning, a.State == Copying:
+			err = s.moreOf(x, a, n, now)
+		case a.State == Waiting, a.State == Failed, a.State == Conflict:
+			begun = true
+			if err = s.moreOf(x, a, n, now); err == nil {
+				err = x.retry(a)
+			}
+		default:
+			return ErrChanged
+		}
+		if err != nil {
+			return err
+		}
+		if err := x.giveAliases(a.ID, n.Identity.Address(), n.Aliases, now); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, begun, err
+}
+
+// moreOf seals a password that is given for an account that is being moved.
+func (s *Store) moreOf(x *tx, a Account, n NewAccount, now time.Time) error {
+	if n.Password.IsZero() {
+		return nil
+	}
+	_, err := s.sealNewest(x, a, n.Password, now)
+	return err
+}
