@@ -116,6 +116,24 @@ func (c *Client) Completion(ctx context.Context, domain string) (all []Completio
 	return all, err
 }
 
+// Migrate begins to move accounts, whatever the wave.
+func (c *Client) Migrate(ctx context.Context, q MigrateRequest) (all []Begun, err error) {
+	err = c.send(ctx, http.MethodPost, "/v1/migrate", q, &all)
+	return all, err
+}
+
+// States returns those of some accounts that are known.
+func (c *Client) States(ctx context.Context, addresses []string) (all []Account, err error) {
+	err = c.send(ctx, http.MethodPost, "/v1/accounts/states", StatesRequest{addresses}, &all)
+	return all, err
+}
+
+// Adopt has the mail of an account in conflict copied into what the target has.
+func (c *Client) Adopt(ctx context.Context, address string) (a Account, err error) {
+	err = c.call(ctx, http.MethodPost, accountPath(address)+"/adopt", &a)
+	return a, err
+}
+
 // Exclude keeps an account at the source.
 func (c *Client) Exclude(ctx context.Context, address string) (a Account, err error) {
 	err = c.call(ctx, http.MethodPost, accountPath(address)+"/exclude", &a)

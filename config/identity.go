@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // Identity is what a login name stands for.
 type Identity struct {
@@ -23,4 +27,30 @@ func (t Template) Expand(i Identity) string {
 	}
 	return strings.NewReplacer("{address}", i.Address(), "{local}", i.Local,
 		"{domain}", i.Domain, "{login}", i.Login).Replace(string(t))
+}
+
+// PlainLocal reports whether a local part is what may stand unquoted in an
+// address, a dot-atom (RFC 5322 section 3.2.3, with UTF-8 as in RFC 6531
+// section 3.3). Of its characters * % ! # | / are left out: servers take them to
+// mean somebody else, such as the master user in anna's mailbox (anna*master, in
+// Dovecot), anna@example.com (anna%example.com) or another mailbox of anna's
+// (anna/office). Such a login must not become an account of its own, with
+// the master's password. Nor is a path such as ../anna ever a name.
+func PlainLocal(local string) bool {
+	for atom := range strings.SplitSeq(local, ".") {
+		if atom == "" || strings.ContainsFunc(atom, func(r rune) bool { return !plainRune(r) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func plainRune(r rune) bool {
+	switch {
+	case r >= utf8.RuneSelf:
+		return unicode.IsPrint(r) // nothing invisible, no space
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		return true
+	}
+	return strings.ContainsRune("$&'+-=?^_`{}~", r)
 }

@@ -9,9 +9,10 @@ import (
 
 // fakeDriver creates the user of a fake server.
 type fakeDriver struct {
-	f     *fakeServer
-	fail  error // answered by every call
-	calls []string
+	f       *fakeServer
+	fail    error // answered by every call
+	calls   []string
+	aliases map[string]error // what adding one comes to
 }
 
 func (d *fakeDriver) call(name string) error {
@@ -47,5 +48,13 @@ func (d *fakeDriver) SetPassword(_ context.Context, _ config.Identity, p config.
 	return d.call("set_password")
 }
 
-func (*fakeDriver) AddAlias(context.Context, config.Identity, string) error    { return nil }
+func (d *fakeDriver) AddAlias(_ context.Context, _ config.Identity, alias string) error {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if err := d.call("add_alias " + alias); err != nil {
+		return err
+	}
+	return d.aliases[alias]
+}
+
 func (*fakeDriver) RemoveAlias(context.Context, config.Identity, string) error { return nil }

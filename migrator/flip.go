@@ -17,12 +17,16 @@ func (j *job) flip(ctx context.Context) error {
 	j.disconnect() // the target may count connections
 	for {
 		password, version, err := j.password(ctx)
-		if err != nil {
+		// An account that was there keeps its own password, which need not be
+		// known; the one kept, or a master user, has opened it in this run.
+		switch adopted := j.claim.Account.Origin == store.OriginAdopted; {
+		case adopted && isHalt(err):
+			version = j.claim.Account.PasswordVersion
+		case isHalt(err) && j.domain.Source.Master != nil:
+			return &halt{state: store.Waiting, retry: true, reason: errorPassword, err: errOwner}
+		case err != nil:
 			return err
-		}
-		// An account that was there keeps its own password; the one kept has
-		// opened it in this run.
-		if j.claim.Account.Origin != store.OriginAdopted {
+		case !adopted:
 			c, err := j.openTarget(ctx, password)
 			if err != nil {
 				return err

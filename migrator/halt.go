@@ -25,6 +25,17 @@ type halt struct {
 func (h *halt) Error() string { return h.err.Error() }
 func (h *halt) Unwrap() error { return h.err }
 
+func isHalt(err error) bool {
+	_, ok := errors.AsType[*halt](err)
+	return ok
+}
+
+// isPasswordHalt reports whether the work ends because of a password.
+func isPasswordHalt(err error) bool {
+	h, ok := errors.AsType[*halt](err)
+	return ok && h.reason == errorPassword
+}
+
 // again is trouble that may pass by itself; the account's state stays.
 func again(reason string, err error) error { return &halt{retry: true, reason: reason, err: err} }
 

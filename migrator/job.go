@@ -74,10 +74,17 @@ func (j *job) run(ctx context.Context) error {
 	if j.claim.Account.State == store.Active {
 		return j.catchUp(ctx)
 	}
+	// First the source: nothing is created for somebody whom it does not let in.
+	if err := j.connectSource(ctx); err != nil {
+		return err
+	}
 	if err := j.provision(ctx); err != nil {
 		return err
 	}
-	if err := j.connect(ctx); err != nil {
+	if err := j.createAliases(ctx); err != nil {
+		return err
+	}
+	if err := j.connectTarget(ctx); err != nil {
 		return err
 	}
 	if err := j.copyAll(ctx); err != nil {
@@ -99,9 +106,13 @@ func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
 // login logs the account in on a server over IMAP. The session's outcome is
 // Accepted when err is nil; every other error is an *upstream.Error.
 func (j *job) login(ctx context.Context, s *upstream.Server, password config.Secret) (*imapwire.Conn, error) {
+	return j.loginAs(ctx, s, upstream.Credentials{Identity: j.id, Password: password})
+}
+
+func (j *job) loginAs(ctx context.Context, s *upstream.Server, creds upstream.Credentials) (*imapwire.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	session, err := s.Login(ctx, upstream.Credentials{Identity: j.id, Password: password}, upstream.Client{})
+	session, err := s.Login(ctx, creds, upstream.Client{})
 	if err != nil {
 		return nil, err
 	}
@@ -141,16 +152,24 @@ func outcome(err error) upstream.Outcome {
 	return upstream.Unavailable
 }
 
-// connect logs in to both servers with the sealed password.
-func (j *job) connect(ctx context.Context) error {
+// connectSource logs in to the source with the sealed password. Where none is
+// known, a master user reads the mailbox until its owner logs in.
+func (j *job) connectSource(ctx context.Context) error {
 	if j.domain.Source.IMAP == nil {
 		return errNoIMAP("source")
 	}
+	creds := upstream.Credentials{Identity: j.id, Master: j.domain.Source.Master}
 	password, _, err := j.password(ctx)
-	if err != nil {
+	switch {
+	case err == nil:
+		creds.Master, creds.Password = nil, password
+	case creds.Master == nil || !isHalt(err):
 		return err
 	}
-	source, err := j.login(ctx, j.domain.Source.IMAP, password)
+	source, err := j.loginAs(ctx, j.domain.Source.IMAP, creds)
+	if creds.Master != nil && outcome(err) != upstream.Accepted {
+		return accessTrouble(err, errorSource, "source")
+	}
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss:
@@ -163,10 +182,22 @@ func (j *job) connect(ctx context.Context) error {
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
 	j.source = source
-	if j.dest, err = j.openTarget(ctx, password); err != nil {
+	return nil
+}
+
+// connectTarget logs in to the target, twice where it lets us.
+func (j *job) connectTarget(ctx context.Context) (err error) {
+	creds := upstream.Credentials{Identity: j.id}
+	if creds.Password, err = j.targetPassword(ctx); err != nil {
+		if !errors.Is(err, store.ErrNoPassword) || j.domain.Target.Master == nil {
+			return err
+		}
+		creds.Master = j.domain.Target.Master
+	}
+	if j.dest, creds, err = j.openDest(ctx, creds); err != nil {
 		return err
 	}
-	switch j.eye, err = j.login(ctx, j.domain.Target.IMAP, password); outcome(err) {
+	switch j.eye, err = j.loginAs(ctx, j.domain.Target.IMAP, creds); outcome(err) {
 	case upstream.Accepted:
 	case upstream.Unavailable: // most likely a limit of connections
 		j.log.Info("the target takes no second connection of this user: copying over one", zap.Error(err))
@@ -175,6 +206,26 @@ func (j *job) connect(ctx context.Context) error {
 		return targetTrouble(err)
 	}
 	return nil
+}
+
+// openDest logs in to the target with these credentials, or as the master user
+// into an account that was there before and takes another password.
+func (j *job) openDest(ctx context.Context, creds upstream.Credentials) (*imapwire.Conn, upstream.Credentials, error) {
+	if creds.Master == nil {
+		c, err := j.openTarget(ctx, creds.Password)
+		if err == nil || j.claim.Account.Origin != store.OriginAdopted || j.domain.Target.Master == nil || !isPasswordHalt(err) {
+			return c, creds, err
+		}
+		creds = upstream.Credentials{Identity: j.id, Master: j.domain.Target.Master}
+	}
+	if j.domain.Target.IMAP == nil {
+		return nil, creds, errNoIMAP("target")
+	}
+	c, err := j.loginAs(ctx, j.domain.Target.IMAP, creds)
+	if err != nil {
+		return nil, creds, accessTrouble(err, errorTarget, "target")
+	}
+	return c, creds, nil
 }
 
 // openTarget logs in on the target. Where migproxy created the account, an
@@ -192,7 +243,7 @@ func (j *job) openTarget(ctx context.Context, password config.Secret) (*imapwire
 	}
 	if j.claim.Account.Origin != store.OriginCreated {
 		return nil, &halt{state: store.Waiting, reason: errorPassword,
-			err: errors.New("the target does not take the password kept, and this account was there before: waiting for the user's next login")}
+			err: errors.New("the target does not take the password kept, and this account was there before: waiting for the user's next login, or name a master user (domains[].target.master)")}
 	}
 	if j.driver == nil {
 		return nil, errNoDriver(j.id.Domain)

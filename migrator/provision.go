@@ -30,11 +30,11 @@ func (j *job) provision(ctx context.Context) error {
 	if j.driver == nil {
 		return errNoDriver(j.id.Domain)
 	}
-	password, _, err := j.password(ctx)
+	free, err := j.lookup(ctx)
 	if err != nil {
 		return err
 	}
-	free, err := j.lookup(ctx)
+	password, err := j.targetPassword(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,9 @@ func (j *job) setPassword(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := j.trySource(ctx, password); err != nil {
+			return err
+		}
 		if err := j.giveAccount(ctx, password); err != nil {
 			return err
 		}
@@ -132,6 +135,27 @@ func (j *job) setPassword(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// trySource makes sure that the source takes a password before it is set on the
+// target, over whatever protocol it has.
+func (j *job) trySource(ctx context.Context, password config.Secret) error {
+	server := j.domain.Source.IMAP
+	if server == nil {
+		server = j.domain.Source.POP3
+	}
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	session, err := server.Login(ctx, upstream.Credentials{Identity: j.id, Password: password}, upstream.Client{})
+	switch outcome(err) {
+	case upstream.Accepted:
+		_ = session.Conn.Close() // that it was let in is the whole answer
+		return nil
+	case upstream.Miss:
+		return &halt{state: store.Waiting, reason: errorPassword,
+			err: errors.New("the source does not take this password, so it was not set on the target: waiting for the user's next login")}
+	}
+	return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 }
 
 // giveAccount creates the account with this password, or sets it on one that

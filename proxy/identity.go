@@ -26,36 +26,10 @@ func resolveName(cfg *config.Config, a *Attempt, name string) config.Identity {
 	} else {
 		domain = impliedDomain(cfg, a)
 	}
-	if domain == "" || !plainLocal(local) {
+	if domain == "" || !config.PlainLocal(local) {
 		return config.Identity{}
 	}
 	return config.Identity{Login: name, Local: strings.ToLower(local), Domain: domain}
-}
-
-// plainLocal reports whether a local part is what may stand unquoted in an
-// address, a dot-atom (RFC 5322 section 3.2.3, with UTF-8 as in RFC 6531
-// section 3.3). Of its characters * % ! # | / are left out: servers take them to
-// mean somebody else, such as the master user in anna's mailbox (anna*master, in
-// Dovecot), anna@example.com (anna%example.com) or another mailbox of anna's
-// (anna/office). Such a login must not become an account of its own, with
-// the master's password. Nor is a path such as ../anna ever a name.
-func plainLocal(local string) bool {
-	for atom := range strings.SplitSeq(local, ".") {
-		if atom == "" || strings.ContainsFunc(atom, func(r rune) bool { return !plainRune(r) }) {
-			return false
-		}
-	}
-	return true
-}
-
-func plainRune(r rune) bool {
-	switch {
-	case r >= utf8.RuneSelf:
-		return unicode.IsPrint(r) // nothing invisible, no space
-	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
-		return true
-	}
-	return strings.ContainsRune("$&'+-=?^_`{}~", r)
 }
 
 // impliedDomain is the domain of a login name that has none.

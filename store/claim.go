@@ -197,6 +197,9 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 		if to == Finished {
 			return x.erasePasswords(c.id)
 		}
+		if err := x.erasePassword(c.id, SideTarget); err != nil { // a stand-in
+			return err
+		}
 		_, err = x.exec(`INSERT INTO credentials (account_id, side, sealed_key, sealed, used_at, refused)
 			SELECT account_id, $2, sealed_key, sealed, used_at, refused FROM credentials
 			WHERE account_id = $1 AND side = $3`, c.id, SideTarget, SideSource)

@@ -51,6 +51,26 @@ func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun boo
 	return a, begun, err
 }
 
+// Adopt has the mail of an account in conflict copied into what the target has
+// under its name, whose password is never set. Others are ErrChanged.
+func (s *Store) Adopt(ctx context.Context, address string) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		if a, err = x.account(address); err != nil {
+			return err
+		}
+		if a.State != Conflict {
+			return ErrChanged
+		}
+		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0, due = $3, updated_at = $3
+			WHERE id = $4`, Copying, OriginAdopted, time.Now().UnixMilli(), a.ID); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, err
+}
+
 // moreOf seals a password that is given for an account that is being moved.
 func (s *Store) moreOf(x *tx, a Account, n NewAccount, now time.Time) error {
 	if n.Password.IsZero() {

@@ -104,6 +104,18 @@ func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secr
 	})
 }
 
+// SealStandIn keeps a password of our own for the account on the target, until
+// its owner's is known.
+func (c *Claim) SealStandIn(ctx context.Context, password config.Secret) error {
+	return c.write(ctx, func(x *tx) error {
+		a, err := x.accountByID(c.id)
+		if err != nil {
+			return err
+		}
+		return c.store.sealPassword(x, c.id, SideTarget, a.Identity.Address(), password, time.Now())
+	})
+}
+
 // sealPassword keeps a password under a fresh key, in place of the one before,
 // and counts the version up if it is that of the source.
 func (s *Store) sealPassword(x *tx, id int64, side Side, address string, password config.Secret, now time.Time) error {

@@ -82,6 +82,7 @@ func newAccount(connect connector) *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Look at one account, or act on it", RunE: commandMissing}
 	cmd.AddCommand(newShow(connect),
 		newRetry(connect),
+		newAct(connect, "adopt", "Copy the mail of an account in conflict into what the target has under its name", "is copied into what is there", (*admin.Client).Adopt),
 		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
 	)
 	return cmd
