@@ -267,7 +267,12 @@ func eventually(within time.Duration, f func() error) error {
 
 // cli runs a command against the running server.
 func (p *proxy) cli(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	return p.cliFor(60*time.Second, args...)
+}
+
+// cliFor runs a command that may take longer.
+func (p *proxy) cliFor(limit time.Duration, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.bin, append(args, "--config", p.config)...)
 	var out, errs bytes.Buffer

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ os.rename(passwd + ".new", passwd)
 // one that the settings named so far.
 func (g *gate) provision(s *settings) {
 	g.t.Helper()
-	path := regexp.MustCompile(`path: ([^,} ]*)`).FindStringSubmatch(s.provision)
+	path := passwdPath.FindStringSubmatch(s.provision)
 	if path == nil {
 		g.t.Fatalf("no passwd-file in %q", s.provision)
 	}
