@@ -43,6 +43,10 @@ type DomainStatus struct {
 	// Setting is migration.active of the settings, which counted at the first
 	// start alone.
 	Setting bool `json:"setting"`
+	// Completing: the last passes over its accounts are going on.
+	Completing bool `json:"completing"`
+	// Finished: its source is never asked again.
+	Finished bool `json:"finished"`
 }
 
 // Account is one account as the administrator sees it. Times that have not

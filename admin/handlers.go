@@ -117,11 +117,12 @@ func (s *Server) passwords(ctx context.Context) (PasswordStatus, error) {
 func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
 	all := make([]DomainStatus, 0, len(s.Config.Domains))
 	for _, d := range s.Config.Domains {
-		active, err := s.Store.Active(ctx, d.Name)
+		state, err := s.Store.DomainState(ctx, d.Name)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, DomainStatus{Name: d.Name, Active: active, Setting: s.Config.Migration.Active})
+		all = append(all, DomainStatus{Name: d.Name, Active: state.Active, Setting: s.Config.Migration.Active,
+			Completing: state.Completing != store.NotCompleting, Finished: state.Finished})
 	}
 	return all, nil
 }
@@ -141,7 +142,11 @@ func (s *Server) setActive(ctx context.Context, domain string, active bool) ([]D
 		if domain != "" && d.Name != domain {
 			continue
 		}
-		if err := s.Store.SetActive(ctx, d.Name, active); err != nil {
+		err := s.Store.SetActive(ctx, d.Name, active)
+		if errors.Is(err, store.ErrChanged) {
+			return nil, conflict(fmt.Sprintf("the migration of %s is finished, or is being completed, and does not start again; users who are left log in on the target", d.Name))
+		}
+		if err != nil {
 			return nil, err
 		}
 		text := fmt.Sprintf("Migration of '%s' %s by the administrator", d.Name, verb)

@@ -160,7 +160,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()
-	if _, err := s.Store.Active(ctx, s.Config.Domains[0].Name); err != nil {
+	if _, err := s.Store.DomainState(ctx, s.Config.Domains[0].Name); err != nil {
 		s.Log.Error("the store cannot be asked", zap.Error(err))
 		http.Error(w, "the store does not answer; see the log", http.StatusServiceUnavailable)
 		return

@@ -29,6 +29,14 @@ func (d *Domain) complete() {
 	if p := &d.Target.Provision; p.Driver == DriverPasswdFile && p.Lock == "" {
 		p.Lock = p.Path + ".lock"
 	}
+	if len(d.Source.Protocols) == 0 {
+		switch {
+		case d.Source.IMAP != nil:
+			d.Source.Protocols = []Protocol{IMAP}
+		case d.Source.POP3 != nil:
+			d.Source.Protocols = []Protocol{POP3}
+		}
+	}
 	if p := &d.Parking; p.Mode == "" {
 		p.Mode = ParkNotice
 		if p.Account != "" {

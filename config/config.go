@@ -113,7 +113,7 @@ type Shutdown struct {
 // Domain is one mail domain and the two servers it moves between.
 type Domain struct {
 	Name       string     `koanf:"name" doc:"The domain. Required." example:"example.com"`
-	Source     Source     `koanf:"source" doc:"The old server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
+	Source     Source     `koanf:"source" doc:"The old server. A protocol without a section is not served by it."`
 	Target     Target     `koanf:"target" doc:"The new server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
 	Mode       Mode       `koanf:"mode" default:"accounts" doc:"What the login of an account that only the source knows begins: accounts creates it on the target and copies its mail; passwords sets the password on the target and copies nothing."`
 	Adopt      bool       `koanf:"adopt" default:"false" doc:"Copy mail into accounts that the target has already, if both servers take the same password. Otherwise such accounts are left alone."`
@@ -140,14 +140,17 @@ const AccessUsername AccessMode = "username" // the login name is the address
 // Source is the old server of a domain. A protocol that is nil is not served
 // by it.
 type Source struct {
-	IMAP *Server `koanf:"imap" doc:"How to reach it over IMAP."`
-	POP3 *Server `koanf:"pop3" doc:"How to reach it over POP3."`
+	Protocols []Protocol `koanf:"protocols" doc:"What the copy reads from: [imap], [pop3] (INBOX alone, for servers without IMAP), or [imap, pop3] (the mail by IMAP, and beside it how POP3 numbers it). Default: imap if it is there, else pop3." example:"[imap]"`
+	IMAP      *Server    `koanf:"imap" doc:"How to reach it over IMAP."`
+	POP3      *Server    `koanf:"pop3" doc:"How to reach it over POP3."`
+	Master    Master     `koanf:"master" doc:"A user who may log in for every other. Accounts whose own password is not known, or no longer taken, are read with it."`
 }
 
 // Target is the new server of a domain.
 type Target struct {
 	IMAP      *Server   `koanf:"imap" doc:"How to reach it over IMAP."`
 	POP3      *Server   `koanf:"pop3" doc:"How to reach it over POP3."`
+	Master    Master    `koanf:"master" doc:"A user who may log in for every other. Accounts whose own password is not known, or no longer taken, are written with it."`
 	Provision Provision `koanf:"provision" doc:"How accounts are created there."`
 }
 
@@ -159,6 +162,22 @@ type Server struct {
 	CAFile    string    `koanf:"ca_file" doc:"PEM file with the authorities that may have signed its certificate, instead of the system's."`
 	PinSHA256 string    `koanf:"pin_sha256" doc:"SHA-256 of its certificate (DER), 64 hexadecimal digits, colons allowed: this certificate is taken whoever signed it, and no other."`
 }
+
+// Master is a user who may log in for every other user of a server.
+type Master struct {
+	User         string      `koanf:"user" doc:"Its name, as the server knows it. Default: there is none." example:"migration"`
+	PasswordFile string      `koanf:"password_file" doc:"A file with its password." example:"/etc/migproxy/master"`
+	Style        MasterStyle `koanf:"style" default:"authzid" doc:"How the server is told whose mailbox is meant: authzid (the authorisation identity of SASL PLAIN) or separator (the login name user*master)."`
+}
+
+// MasterStyle says how a master user's login names the mailbox.
+type MasterStyle string
+
+// The values of MasterStyle.
+const (
+	MasterAuthzid   MasterStyle = "authzid"   // SASL PLAIN with an authorisation identity (RFC 4616)
+	MasterSeparator MasterStyle = "separator" // the login name user*master
+)
 
 // Provision says how accounts are created on the target.
 type Provision struct {
@@ -208,6 +227,7 @@ type Wave struct {
 type Migration struct {
 	Active      bool     `koanf:"active" default:"true" doc:"Whether new accounts begin to migrate. Counts at the first start only; afterwards the commands start and stop say so."`
 	Concurrency int      `koanf:"concurrency" default:"4" doc:"Accounts that are copied at a time."`
+	CatchUp     Duration `koanf:"catch_up" default:"5m" doc:"How often accounts that have moved are looked at on the source for mail that arrived there since, until they are finished."`
 	SettleQuiet Duration `koanf:"settle_quiet" default:"5s" doc:"How long a target's folder must have been still before a batch that was cut off is settled: a server may commit after the connection was lost."`
 }
 

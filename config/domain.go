@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,23 +28,51 @@ func (s *settings) domains(c *Config) {
 		default:
 			names[d.Name] = i
 		}
-		s.side(key+".source", d.Source.IMAP, d.Source.POP3, d.Mode)
-		s.side(key+".target", d.Target.IMAP, d.Target.POP3, d.Mode)
+		s.side(key+".source", d.Source.IMAP, d.Source.POP3, false)
+		s.side(key+".target", d.Target.IMAP, d.Target.POP3, d.Mode == ModeAccounts)
+		s.protocols(key+".source", d.Source)
+		s.master(key+".source.master", d.Source.Master)
+		s.master(key+".target.master", d.Target.Master)
 		s.provision(key+".target.provision", d.Target.Provision)
 		s.parking(key+".parking", d.Parking)
 	}
 }
 
-// side checks one of a domain's two servers.
-func (s *settings) side(key string, imap, pop3 *Server, mode Mode) {
+// side checks one of a domain's two servers; written says that the copy writes to it.
+func (s *settings) side(key string, imap, pop3 *Server, written bool) {
 	switch {
-	case imap == nil && mode == ModeAccounts:
-		s.report(key+".imap", "is missing; the copy needs IMAP: write how to reach the server, such as { address: \"mail.example.com:993\", tls: implicit }")
+	case imap == nil && written:
+		s.report(key+".imap", "is missing; the copy writes by IMAP: write how to reach the server, such as { address: \"mail.example.com:993\", tls: implicit }")
 	case imap == nil && pop3 == nil:
 		s.report(key, "has no server; write how to reach it under imap, pop3 or both")
 	}
 	s.server(key+".imap", imap)
 	s.server(key+".pop3", pop3)
+}
+
+// protocols checks what the copy reads from. IMAP comes first: it alone has
+// folders, flags and dates.
+func (s *settings) protocols(key string, source Source) {
+	at := key + ".protocols"
+	for i, p := range source.Protocols {
+		switch {
+		case slices.Contains(source.Protocols[:i], p):
+			s.report(at, "has %s twice; take one away", p)
+		case p == IMAP && i > 0:
+			s.report(at, "has pop3 before imap; write [imap, pop3], which takes the mail by IMAP")
+		case p == IMAP && source.IMAP == nil, p == POP3 && source.POP3 == nil:
+			s.report(at, "names %[1]s, and %[2]s.%[1]s is missing; write how to reach the server there", p, key)
+		}
+	}
+}
+
+func (s *settings) master(key string, m Master) {
+	switch {
+	case m.User != "":
+		s.namedFile(key+".password_file", m.PasswordFile, "write a file with the password of the master user")
+	case m.PasswordFile != "":
+		s.report(key+".user", "is missing; write the name of the master user whose password is in password_file")
+	}
 }
 
 func (s *settings) server(key string, server *Server) {

@@ -92,18 +92,21 @@ func TestDefaults(t *testing.T) {
 		Shutdown: config.Shutdown{Grace: config.Duration(30 * time.Second)},
 		Domains: []config.Domain{{
 			Name: "example.com",
-			Source: config.Source{IMAP: &config.Server{
-				Address: config.Addresses{{Host: "old.example.com", Port: 143}}, TLS: config.TLSStartTLS, Username: "{address}"}},
+			Source: config.Source{Protocols: []config.Protocol{config.IMAP},
+				IMAP: &config.Server{
+					Address: config.Addresses{{Host: "old.example.com", Port: 143}}, TLS: config.TLSStartTLS, Username: "{address}"},
+				Master: config.Master{Style: config.MasterAuthzid}},
 			Target: config.Target{
 				IMAP: &config.Server{
 					Address: config.Addresses{{Host: "new.example.com", Port: 143}}, TLS: config.TLSStartTLS, Username: "{address}"},
+				Master:    config.Master{Style: config.MasterAuthzid},
 				Provision: config.Provision{Driver: config.DriverExec, Command: []string{"/bin/sh"}, Timeout: config.Duration(30 * time.Second)},
 			},
 			Mode: config.ModeAccounts, AccessMode: config.AccessUsername,
 			Parking: config.Parking{Mode: config.ParkNotice, Max: config.Duration(time.Hour)},
 			Wave:    config.Wave{Include: []string{"*"}},
 		}},
-		Migration: config.Migration{Active: true, Concurrency: 4, SettleQuiet: config.Duration(5 * time.Second)},
+		Migration: config.Migration{Active: true, Concurrency: 4, CatchUp: config.Duration(5 * time.Minute), SettleQuiet: config.Duration(5 * time.Second)},
 		Log:       config.Log{Level: "info", Format: "console"},
 	}
 	if !reflect.DeepEqual(got, want) {

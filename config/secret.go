@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"os"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -23,6 +25,20 @@ const masked = "***"
 func NewSecret[T string | []byte](password T) Secret {
 	s := string(password)
 	return Secret{p: &s}
+}
+
+// ReadPassword reads a file that holds a password. One line end behind it is
+// the editor's, not the password's.
+func ReadPassword(path string) (Secret, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Secret{}, err
+	}
+	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	if len(b) == 0 {
+		return Secret{}, fmt.Errorf("%s is empty; write the password into it", path)
+	}
+	return NewSecret(b), nil
 }
 
 // Reveal returns the password. Callers hand it to a server or a cipher and

@@ -131,6 +131,11 @@ func (TLSMode) Values() []string {
 }
 
 // Values lists what may be written.
+func (MasterStyle) Values() []string {
+	return []string{string(MasterAuthzid), string(MasterSeparator)}
+}
+
+// Values lists what may be written.
 func (Mode) Values() []string { return []string{string(ModeAccounts), string(ModePasswords)} }
 
 // Values lists what may be written.

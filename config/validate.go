@@ -34,6 +34,7 @@ func (s *settings) validate(c *Config) {
 	s.positive("limits.per_address", int64(c.Limits.PerAddress))
 	s.positive("limits.per_account", int64(c.Limits.PerAccount))
 	s.positive("migration.concurrency", int64(c.Migration.Concurrency))
+	s.positive("migration.catch_up", int64(c.Migration.CatchUp))
 	s.positive("migration.settle_quiet", int64(c.Migration.SettleQuiet))
 	s.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	s.oneOf("log.format", c.Log.Format, "console", "json")

@@ -66,11 +66,13 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
 	}
 	j.viewed = f.Target
-	validity := max(1, st.UIDValidity)
+	validity, matched := max(1, st.UIDValidity), f.Matched
 	if f.TargetUIDValidity != 0 && f.TargetUIDValidity != validity {
-		return nil, replaced(f)
+		if j.claim.Account.State != store.Active {
+			return nil, replaced(f)
+		}
+		matched = false // its owner lives there, and may do that
 	}
-	matched := f.Matched
 	if !matched && st.Messages == 0 { // nothing to match, unless it was copied and deleted there
 		past, err := j.claim.PastLedger(ctx, f.ID)
 		if err != nil {
@@ -78,7 +80,7 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 		}
 		matched = len(past) == 0
 	}
-	if f.TargetUIDValidity == 0 || matched != f.Matched {
+	if f.TargetUIDValidity != validity || matched != f.Matched {
 		f.TargetUIDValidity, f.Matched = validity, matched
 		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
 			return nil, err

@@ -32,7 +32,7 @@ func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, er
 			return false, nil
 		}
 		flags := newSourceFlags()
-		missing, err := j.missing(ctx, f, opened.Exists, func(m imapwire.Meta, _ bool) { flags.add(m) })
+		missing, err := j.missing(ctx, f, opened.Exists, 1, func(m imapwire.Meta, _ bool) { flags.add(m) })
 		if err != nil {
 			return false, err
 		}

@@ -123,7 +123,7 @@ func (b *bench) options(t testing.TB) migrator.Options {
 		drivers[domain] = b.driver
 	}
 	return migrator.Options{Store: b.store, Domains: b.domains, Drivers: drivers, Owner: "test", Concurrency: 2, Grace: 10 * time.Second,
-		SettleQuiet: 250 * time.Millisecond, Metrics: prometheus.NewRegistry(), Log: zaptest.NewLogger(t)}
+		CatchUp: time.Hour, SettleQuiet: 250 * time.Millisecond, Metrics: prometheus.NewRegistry(), Log: zaptest.NewLogger(t)}
 }
 
 func identity(local string) config.Identity {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -42,7 +43,10 @@ func (j *job) flip(ctx context.Context) error {
 func (j *job) commitFlip(ctx context.Context, to store.State, version int64) (done bool, err error) {
 	j.m.step(stepFlipBefore)
 	n := j.claim.Account.Messages
-	err = j.claim.Flip(ctx, to, version)
+	if err := j.claim.NoteSourceNext(ctx, j.settledNext()); err != nil {
+		return false, err
+	}
+	err = j.claim.Flip(ctx, to, version, time.Now().Add(j.m.o.CatchUp))
 	if errors.Is(err, store.ErrChanged) {
 		if err := j.claim.Refresh(ctx); err != nil {
 			return false, err

@@ -54,8 +54,15 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	return all, nil
 }
 
+// lister is what survey needs of a server.
+type lister interface {
+	Namespace(ctx context.Context) (prefix string, delim byte, err error)
+	OtherNamespaces(ctx context.Context) ([]string, error)
+	List(ctx context.Context, pattern string) ([]imapwire.Mailbox, error)
+}
+
 // survey lists the personal folders of one server.
-func survey(ctx context.Context, c *imapwire.Conn) (side, error) {
+func survey(ctx context.Context, c lister) (side, error) {
 	var s side
 	var err error
 	if s.prefix, s.delim, err = c.Namespace(ctx); err != nil {
@@ -87,6 +94,29 @@ func survey(ctx context.Context, c *imapwire.Conn) (side, error) {
 		}
 	}
 	return s, nil
+}
+
+// surveyStatus is survey with the STATUS of those folders of which the server
+// tells it beside their names.
+func surveyStatus(ctx context.Context, c sourceConn) (side, map[string]imapwire.Status, error) {
+	status := map[string]imapwire.Status{}
+	s, err := survey(ctx, &statusLister{c, status})
+	return s, status, err
+}
+
+// statusLister lists with STATUS where the connection can do that.
+type statusLister struct {
+	sourceConn
+	status map[string]imapwire.Status
+}
+
+func (l *statusLister) List(ctx context.Context, pattern string) ([]imapwire.Mailbox, error) {
+	if c, can := l.sourceConn.(interface {
+		ListStatus(context.Context, string, map[string]imapwire.Status) ([]imapwire.Mailbox, error)
+	}); can {
+		return c.ListStatus(ctx, pattern, l.status)
+	}
+	return l.sourceConn.List(ctx, pattern)
 }
 
 // prepare creates a folder on the target, commits it and subscribes it. To

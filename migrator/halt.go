@@ -49,8 +49,13 @@ func (j *job) putDown(ctx context.Context, err error) {
 	h := &halt{retry: true, reason: errorInternal, err: err}
 	errors.As(err, &h)
 	to := h.state
-	if to == "" {
+	if to == "" || a.State == store.Active { // it lives on the target, whatever is wrong
 		to = a.State
+	}
+	if _, needs := errors.AsType[*needsPassword](h.err); needs && !a.NeedsPassword {
+		if err := j.claim.NeedPassword(ctx, true); err != nil {
+			j.log.Error("that the account needs a password could not be noted", zap.Error(err))
+		}
 	}
 	var due time.Time
 	if h.retry {

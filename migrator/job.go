@@ -29,8 +29,9 @@ type job struct {
 
 	// source is read, dest is written, and eye looks at what dest has done. Where
 	// the target has no room for two connections, eye is dest.
-	source, dest, eye *imapwire.Conn
-	viewed            string // the folder that eye has open
+	source    sourceConn
+	dest, eye *imapwire.Conn
+	viewed    string // the folder that eye has open
 
 	here, there side // the folders, as listed at the start of this run
 	suspects    suspects
@@ -38,6 +39,7 @@ type job struct {
 	notKept     notKept
 	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
 	witness     witness
+	added       int64 // messages appended by this run
 	consent     int64 // so many messages set aside the administrator was told of, and said retry
 }
 
@@ -63,11 +65,14 @@ func (j *job) run(ctx context.Context) error {
 	if j.stop.Err() != nil {
 		return errStopped
 	}
-	if j.claim.Account.Reason == "" { // with one, it goes on with what it had begun
+	if a := j.claim.Account; a.Reason == "" && a.State != store.Active { // with one, it goes on with what it had begun
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
 	}
 	if j.claim.Account.Mode == config.ModePasswords {
 		return j.setPassword(ctx)
+	}
+	if j.claim.Account.State == store.Active {
+		return j.catchUp(ctx)
 	}
 	if err := j.provision(ctx); err != nil {
 		return err
@@ -83,7 +88,7 @@ func (j *job) run(ctx context.Context) error {
 
 // password opens the sealed password. Without one only a login helps.
 func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
-	password, version, err := j.m.o.Store.Password(ctx, j.claim.Account.ID)
+	password, version, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideSource)
 	if errors.Is(err, store.ErrNoPassword) {
 		return password, 0, &halt{state: store.Waiting, reason: errorPassword,
 			err: errors.New("no password is kept any more: waiting for the user's next login")}
@@ -100,7 +105,11 @@ func (j *job) login(ctx context.Context, s *upstream.Server, password config.Sec
 	if err != nil {
 		return nil, err
 	}
-	return imapwire.New(session, imapwire.Options{Timeout: j.m.ioTimeout}), nil
+	return j.wire(session), nil
+}
+
+func (j *job) wire(session *upstream.Session) *imapwire.Conn {
+	return imapwire.New(session, imapwire.Options{Timeout: j.m.ioTimeout})
 }
 
 // tryTarget reports whether the target lets the account in with a password.
@@ -141,7 +150,7 @@ func (j *job) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.source, err = j.login(ctx, j.domain.Source.IMAP, password)
+	source, err := j.login(ctx, j.domain.Source.IMAP, password)
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss:
@@ -153,6 +162,7 @@ func (j *job) connect(ctx context.Context) error {
 	default:
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
+	j.source = source
 	if j.dest, err = j.openTarget(ctx, password); err != nil {
 		return err
 	}
@@ -216,7 +226,10 @@ func targetTrouble(err error) error {
 // disconnect ends the connections. What they were in the middle of is settled
 // later by looking.
 func (j *job) disconnect() {
-	for _, c := range []*imapwire.Conn{j.source, j.dest, j.eye} {
+	if j.source != nil {
+		_ = j.source.Close()
+	}
+	for _, c := range []*imapwire.Conn{j.dest, j.eye} {
 		if c != nil {
 			_ = c.Close()
 		}

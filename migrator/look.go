@@ -86,7 +86,12 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 	if err != nil && !isStatus(err) {
 		return again(errorSource, fmt.Errorf("the source's folder %s: %w", f.Source, err))
 	}
-	if err != nil || max(1, opened.UIDValidity) != in.SourceUIDValidity {
+	renumbered := err != nil || max(1, opened.UIDValidity) != in.SourceUIDValidity
+	aside, err := j.triedAside(ctx, f, in)
+	if err != nil {
+		return err
+	}
+	if renumbered && len(aside) == 0 {
 		// The UIDs mean nothing any more. All of the folder is matched anew.
 		f.Matched = false
 		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
@@ -104,12 +109,19 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		for i, m := range in.Messages {
 			uids[i] = m.SourceUID
 		}
-		originals, err := j.digestSource(ctx, f, uids)
-		if err != nil {
-			return err
+		var originals []original
+		if !renumbered {
+			if originals, err = j.digestSource(ctx, f, uids); err != nil {
+				return err
+			}
 		}
 		if found, err = j.digestNew(ctx, f, found, read); err != nil {
 			return err
+		}
+		for _, o := range aside {
+			if !slices.ContainsFunc(originals, func(x original) bool { return x.uid == o.uid }) {
+				originals = append(originals, o)
+			}
 		}
 		if done, err = j.noteMatches(ctx, f, match(originals, found), true); err != nil {
 			return err
@@ -180,7 +192,7 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 	if err != nil {
 		return nil, err
 	}
-	known := newLedger(runs)
+	known := newLedger(runs, f.TargetUIDValidity)
 	j.viewed = ""
 	opened, err := j.eye.Select(ctx, f.Target)
 	if isStatus(err) {

@@ -103,8 +103,14 @@ type ledger struct {
 	bySource, byTarget []store.Run
 }
 
-func newLedger(runs []store.Run) *ledger {
+// newLedger makes a ledger of a folder's runs. Runs under another UIDVALIDITY
+// of the target say nothing of the UIDs that it has now, nor do those of
+// messages that are in another folder.
+func newLedger(runs []store.Run, targetValidity uint32) *ledger {
 	l := &ledger{bySource: slices.Clone(runs), byTarget: slices.Clone(runs)}
+	l.byTarget = slices.DeleteFunc(l.byTarget, func(r store.Run) bool {
+		return r.TargetFirst == 0 || r.TargetUIDValidity != targetValidity
+	})
 	slices.SortFunc(l.bySource, func(a, b store.Run) int { return cmp.Compare(a.SourceFirst, b.SourceFirst) })
 	slices.SortFunc(l.byTarget, func(a, b store.Run) int { return cmp.Compare(a.TargetFirst, b.TargetFirst) })
 	return l

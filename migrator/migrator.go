@@ -42,6 +42,8 @@ type Options struct {
 	Owner   string                      // this process, the same after a restart
 	// Concurrency is how many accounts are moved at a time.
 	Concurrency int
+	// CatchUp is how often accounts that have flipped are looked at on the source.
+	CatchUp time.Duration
 	// SettleQuiet is how long a target's UIDNEXT must have been still before an
 	// interrupted batch is settled.
 	SettleQuiet time.Duration
@@ -76,6 +78,8 @@ func New(o Options) (*Migrator, error) {
 		return nil, errors.New("migrator: the owner needs a name that is the same after a restart")
 	case o.Concurrency < 1:
 		return nil, errors.New("migrator: migration.concurrency must be 1 or more")
+	case o.CatchUp <= 0:
+		return nil, errors.New("migrator: migration.catch_up must be more than 0")
 	case o.SettleQuiet <= 0:
 		return nil, errors.New("migrator: migration.settle_quiet must be more than 0")
 	}
@@ -126,7 +130,7 @@ func (m *Migrator) watch(ctx context.Context) {
 				return // the store was closed
 			}
 			switch c.State {
-			case store.Provisioning, store.Copying, store.Waiting, store.Failed:
+			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active:
 			default:
 				continue
 			}

@@ -60,8 +60,10 @@ func (j *job) copyAll(ctx context.Context) error {
 			return j.tooManyAside()
 		}
 	}
-	return again(errorSource, errors.New("mail arrives on the source faster than it is copied: the move goes on later"))
+	return errArrivesFaster
 }
+
+var errArrivesFaster = again(errorSource, errors.New("mail arrives on the source faster than it is copied: the work goes on later"))
 
 // pass copies what the source has and the ledger does not. It returns how many
 // such messages it found.
@@ -140,7 +142,7 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 		return 0, err
 	}
 	var metas []imapwire.Meta // of the first missing ones
-	missing, err := j.missing(ctx, f, opened.Exists, func(m imapwire.Meta, missing bool) {
+	missing, err := j.missing(ctx, f, opened.Exists, 1, func(m imapwire.Meta, missing bool) {
 		if missing && len(metas) < window {
 			metas = append(metas, m)
 		}
@@ -155,6 +157,15 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 		}
 		return 0, nil
 	}
+	return j.copyMissing(ctx, f, missing, metas)
+}
+
+// copyMissing copies messages of the source's folder that is open, and returns
+// how many were missing. metas are what is known of the first of them, if that
+// is known.
+func (j *job) copyMissing(ctx context.Context, f *folder, missing []uint32, metas []imapwire.Meta) (found int, err error) {
+	before := f.status
+	found = len(missing)
 	c, err := j.newCopier(ctx, f)
 	if err != nil {
 		return found, err
@@ -164,7 +175,7 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	}
 	now := j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
 	for uids := range slices.Chunk(now, window) {
-		if found > window { // a short folder is known already
+		if len(metas) < len(now) { // a short folder is known already
 			if metas, err = j.list(ctx, uids); err != nil {
 				return found, err
 			}
@@ -228,10 +239,10 @@ func (j *job) noteSourceValidity(ctx context.Context, f *folder, validity uint32
 	return j.claim.PutFolder(ctx, &f.Folder)
 }
 
-// missing lists the UIDs that the source shows in the folder it has open and
-// that are neither settled nor set aside. each is told of every message that the
-// source shows, in any order, once.
-func (j *job) missing(ctx context.Context, f *folder, exists uint32, each func(m imapwire.Meta, missing bool)) ([]uint32, error) {
+// missing lists the UIDs from first on that the source shows in the folder it
+// has open and that are neither settled nor set aside. each, if there is one, is
+// told of every message that the source shows there, in any order, once.
+func (j *job) missing(ctx context.Context, f *folder, exists, first uint32, each func(m imapwire.Meta, missing bool)) ([]uint32, error) {
 	if exists == 0 {
 		return nil, nil
 	}
@@ -243,14 +254,16 @@ func (j *job) missing(ctx context.Context, f *folder, exists uint32, each func(m
 	if err != nil {
 		return nil, err
 	}
-	settled := newLedger(runs)
+	settled := newLedger(runs, f.TargetUIDValidity)
 	var missing []uint32
-	err = j.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
+	err = j.source.FetchMeta(ctx, first, 0, func(m imapwire.Meta) error {
 		open := !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID)
 		if open {
 			missing = append(missing, m.UID)
 		}
-		each(m, open)
+		if each != nil {
+			each(m, open)
+		}
 		return nil
 	})
 	if err != nil {

@@ -22,9 +22,12 @@ func (j *job) copiedBefore(ctx context.Context, f *folder) ([]candidate, error) 
 	if err != nil {
 		return nil, err
 	}
-	known := newLedger(present)
+	known := newLedger(present, f.TargetUIDValidity)
 	var past []candidate
 	for _, r := range runs {
+		if r.TargetFirst == 0 || r.TargetUIDValidity != f.TargetUIDValidity {
+			continue // in another folder, or in one that its owner has removed
+		}
 		for i, d := range r.Digests {
 			if uid := r.TargetFirst + uint32(i); !known.hasTarget(uid) {
 				past = append(past, candidate{uid: uid, sum: digests{canonical: d}})

@@ -163,6 +163,7 @@ func (j *job) settled(ctx context.Context, f *folder, in *store.Intent, done []s
 	j.m.step(stepSettled)
 	for _, m := range done {
 		if m.Appended {
+			j.added++
 			j.m.metrics.messages.Inc()
 			j.m.metrics.bytes.Add(float64(m.Octets))
 		}

@@ -28,9 +28,13 @@ const (
 	stepCompared        = "compare.done"
 	stepFlipBefore      = "flip.before"
 	stepFlipped         = "flip.committed"
+	stepCatchUp         = "catchup.begun"
+	stepMoved           = "moved.committed"
+	stepFinishBefore    = "finish.before"
+	stepFinished        = "finish.committed"
 )
 
-// Steps lists the names that Options.Step may be called with. A move that
+// Steps lists the names that Options.Step may be called with in a move. One that
 // meets no trouble passes all but password.*, match.committed, settle.looked
 // and aside.*.
 func Steps() []string {
@@ -42,6 +46,13 @@ func Steps() []string {
 		stepLooked, stepSettleBefore, stepSettled, stepAsideBefore, stepAsideAfter,
 		stepCompared, stepFlipBefore, stepFlipped,
 	}
+}
+
+// LaterSteps lists the names of the steps that belong to what comes after the
+// flip. A catch-up and a last pass that copy something pass the steps of a
+// batch between them as well.
+func LaterSteps() []string {
+	return []string{stepCatchUp, stepMoved, stepFinishBefore, stepFinished}
 }
 
 func (m *Migrator) step(name string) {

@@ -201,9 +201,11 @@ func TestDigest(t *testing.T) {
 
 func TestLedgerIntervals(t *testing.T) {
 	l := newLedger([]store.Run{
-		{SourceFirst: 5, TargetFirst: 100, Digests: make([]store.Digest, 3)},
-		{SourceFirst: 1, TargetFirst: 200, Digests: make([]store.Digest, 2)},
-	})
+		{SourceFirst: 5, TargetFirst: 100, TargetUIDValidity: 7, Digests: make([]store.Digest, 3)},
+		{SourceFirst: 1, TargetFirst: 200, TargetUIDValidity: 7, Digests: make([]store.Digest, 2)},
+		{SourceFirst: 20, TargetFirst: 0, Digests: make([]store.Digest, 9)},                         // in another folder
+		{SourceFirst: 40, TargetFirst: 250, TargetUIDValidity: 6, Digests: make([]store.Digest, 4)}, // in a folder that was removed
+	}, 7)
 	var source, target []uint32
 	for uid := range uint32(300) {
 		if l.hasSource(uid) {
@@ -213,7 +215,7 @@ func TestLedgerIntervals(t *testing.T) {
 			target = append(target, uid)
 		}
 	}
-	if !slices.Equal(source, []uint32{1, 2, 5, 6, 7}) || !slices.Equal(target, []uint32{100, 101, 102, 200, 201}) {
+	if !slices.Equal(source, []uint32{1, 2, 5, 6, 7, 20, 21, 22, 23, 24, 25, 26, 27, 28, 40, 41, 42, 43}) || !slices.Equal(target, []uint32{100, 101, 102, 200, 201}) {
 		t.Error(source, target)
 	}
 }

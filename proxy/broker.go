@@ -210,19 +210,23 @@ func (l *login) know(ctx context.Context, a *store.Account) error {
 		l.facts.target = 0
 	}
 	l.facts.account = a
-	l.facts.may, l.facts.stale = false, false
+	l.facts.may, l.facts.stale, l.facts.finished = false, false, false
 	if a != nil {
 		// A retry under way is no progress yet. Who only waits for his turn is not
 		// stale, however long that takes.
 		stopped := a.State == store.Failed || a.State == store.Waiting || a.Attempts > 0
 		l.facts.stale = stopped && isStale(*a, l.b.lots[l.id.Domain].max, l.b.now())
 	}
-	if (a == nil || a.State == store.AtSource) && l.domain.Config.Wave.Includes(l.id.Address()) {
-		active, err := l.b.store.Active(ctx, l.id.Domain)
-		if err != nil {
-			return err
-		}
-		l.facts.may = active
+	if a != nil && livesOnTarget(*a) {
+		return nil
+	}
+	state, err := l.b.store.DomainState(ctx, l.id.Domain)
+	if err != nil {
+		return err
+	}
+	l.facts.finished = state.Finished
+	if a == nil || a.State == store.AtSource {
+		l.facts.may = state.Active && l.domain.Config.Wave.Includes(l.id.Address())
 	}
 	return nil
 }

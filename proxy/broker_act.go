@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"migproxy/config"
 	"migproxy/store"
 	"migproxy/upstream"
@@ -25,6 +27,7 @@ func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
 	case actAskSource:
 		return nil, l.askTheSource(ctx)
 	case actRelayTarget:
+		l.keepUp(ctx)
 		return l.relay(l.target)
 	case actRelaySource:
 		// The account may flip while this session goes on.
@@ -144,6 +147,31 @@ func leavesSource(s store.State) bool {
 
 func livesThere(s store.State) bool { return store.Account{State: s}.Moved() }
 
+// catchUpRest is how long after a catch-up a login does not ask for another:
+// clients open several connections at a time.
+const catchUpRest = time.Minute
+
+// keepUp has an account that lives on the target caught up at its owner's
+// login, with his password if none is known that opens both servers. This login
+// has been decided and does not depend on it.
+func (l *login) keepUp(ctx context.Context) {
+	a := l.facts.account
+	if a == nil || a.State != store.Active || l.facts.delegated {
+		return
+	}
+	var err error
+	rested := l.b.now().Add(-catchUpRest)
+	switch {
+	case a.NeedsPassword:
+		err = l.b.store.KeepPassword(ctx, a.ID, l.a.Password)
+	case a.Reason == "" && a.CaughtUpAt.Before(rested) && a.Due.After(l.b.now()):
+		err = l.b.store.CatchUpNow(ctx, a.ID, rested)
+	}
+	if err != nil {
+		l.log.Warn("the account could not be made due for a catch-up", zap.Error(err))
+	}
+}
+
 // note writes native or at_source. Not ok without an error: another login was
 // first.
 func (l *login) note(ctx context.Context, to store.State) (ok bool, err error) {
@@ -219,7 +247,7 @@ func (l *login) seal(ctx context.Context) (sealed bool, err error) {
 		return false, nil
 	}
 	id := l.facts.account.ID
-	switch kept, _, err := l.b.store.Password(ctx, id); {
+	switch kept, _, err := l.b.store.Password(ctx, id, store.SideSource); {
 	case err == nil && kept.Reveal() == l.a.Password.Reveal():
 		return false, nil
 	case err != nil && !errors.Is(err, store.ErrNoPassword):

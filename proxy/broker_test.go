@@ -97,7 +97,7 @@ func TestStateIsReadAgainAfterTheAnswers(t *testing.T) {
 		w.source.change = func() {
 			c, err := w.store.ClaimNext(w.ctx, "test", time.Minute)
 			if err == nil {
-				err = c.Flip(w.ctx, store.Active, c.Account.PasswordVersion)
+				err = c.Flip(w.ctx, store.Active, c.Account.PasswordVersion, time.Time{})
 			}
 			if err != nil {
 				t.Error(err)
@@ -165,7 +165,7 @@ func TestNewPasswordIsSealed(t *testing.T) {
 			}
 		}
 		a, now := w.account()
-		kept, version, err := w.store.Password(w.ctx, a.ID)
+		kept, version, err := w.store.Password(w.ctx, a.ID, store.SideSource)
 		if err != nil || version != 2 || kept.Reveal() != password {
 			t.Errorf("%s: version %d, %v", state, version, err)
 		}
@@ -238,7 +238,7 @@ func TestModePasswords(t *testing.T) {
 	}
 	w.target.set("yes")
 	w.check(c.SetOrigin(w.ctx, store.OriginCreated))
-	w.check(c.Flip(w.ctx, store.Finished, 1))
+	w.check(c.Flip(w.ctx, store.Finished, 1, time.Time{}))
 	if r := <-got; r != "target" || w.target.count() != 2 {
 		t.Errorf("%s, target asked %d times", r, w.target.count())
 	}
@@ -384,7 +384,7 @@ func TestFlipEndsSessionsOnTheSource(t *testing.T) {
 	defer session.Conn.Close()
 	_, err = w.store.Retry(w.ctx, anna)
 	w.check(err)
-	w.check(w.claim().Flip(w.ctx, store.Active, 1))
+	w.check(w.claim().Flip(w.ctx, store.Active, 1, time.Time{}))
 	if _, err := session.Reader.ReadByte(); err == nil {
 		t.Error("the source went on talking")
 	}
@@ -435,7 +435,7 @@ func TestFlipBetweenDecisionAndSession(t *testing.T) {
 			defer l.discard()
 			w.check(l.read(w.ctx))
 			l.facts.source = l.ask(w.ctx, l.source)
-			w.check(w.claim().Flip(w.ctx, store.Active, 1))
+			w.check(w.claim().Flip(w.ctx, store.Active, 1, time.Time{}))
 			session, err := finish(l, w.ctx)
 			if err != nil || session != nil {
 				t.Fatalf("%v %v", session, err)

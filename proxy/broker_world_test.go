@@ -185,7 +185,7 @@ func (w *world) put(state, origin string, n store.NewAccount) {
 		}
 		switch store.State(state) {
 		case store.Active, store.Finished:
-			err = c.Flip(w.ctx, store.State(state), c.Account.PasswordVersion)
+			err = c.Flip(w.ctx, store.State(state), c.Account.PasswordVersion, time.Time{})
 		case store.Provisioning, store.Copying:
 			err = c.Release(w.ctx, c.Account.State, "", time.Now(), false)
 		default:

@@ -16,6 +16,8 @@ type facts struct {
 	may   bool
 	mode  config.Mode
 	adopt bool
+	// finished: the migration of the domain is, and its source is never asked.
+	finished bool
 	// delegated: somebody logs in for this account with an identity of his own.
 	delegated bool
 	// stale: the work stopped, and nothing has been settled for longer than
@@ -63,6 +65,8 @@ func (f facts) missed() bool { return f.target == upstream.Miss || f.source == u
 // until it says something final.
 func decide(f facts) verdict {
 	switch {
+	case f.finished:
+		return onlyTarget(f)
 	case f.delegated:
 		return decideDelegated(f)
 	case f.account == nil:

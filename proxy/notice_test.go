@@ -103,7 +103,7 @@ func TestParkingSettings(t *testing.T) {
 		{"unknown field", config.Parking{Template: write("field", "{{.Password}}")}, "parking.template: template: notice:1:2: executing \"notice\" at <.Password>: can't evaluate field Password in type proxy.noticeData"},
 		{"no account", config.Parking{Mode: config.ParkAccount, PasswordFile: good}, `parking.account: "" is no address; write one such as migration@example.com`},
 		{"no password file", config.Parking{Mode: config.ParkAccount, Account: "m@example.com", PasswordFile: dir + "/none"}, "parking.password_file: open " + dir + "/none: no such file or directory"},
-		{"empty password file", config.Parking{Mode: config.ParkAccount, Account: "m@example.com", PasswordFile: write("empty", "\n")}, "parking.password_file: " + dir + "/empty is empty; write the password of m@example.com into it"},
+		{"empty password file", config.Parking{Mode: config.ParkAccount, Account: "m@example.com", PasswordFile: write("empty", "\n")}, "parking.password_file: " + dir + "/empty is empty; write the password into it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := newLot(&config.Config{}, &upstream.Domain{Config: &config.Domain{Name: "example.com", Parking: tt.parking}, Target: upstream.Side{IMAP: server}})

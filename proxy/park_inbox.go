@@ -1,13 +1,11 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -56,16 +54,12 @@ func newSharedInbox(d *upstream.Domain) (*sharedInbox, error) {
 	if local == "" || domain == "" {
 		return nil, fmt.Errorf("parking.account: %q is no address; write one such as migration@%s", p.Account, d.Config.Name)
 	}
-	b, err := os.ReadFile(p.PasswordFile)
+	password, err := config.ReadPassword(p.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("parking.password_file: %w", err)
 	}
-	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
-	if len(b) == 0 {
-		return nil, fmt.Errorf("parking.password_file: %s is empty; write the password of %s into it", p.PasswordFile, p.Account)
-	}
 	s := &sharedInbox{server: d.Target.IMAP, now: time.Now, loading: make(chan struct{}, 1),
-		creds: upstream.Credentials{Password: config.NewSecret(b),
+		creds: upstream.Credentials{Password: password,
 			Identity: config.Identity{Login: p.Account, Local: local, Domain: domain}}}
 	s.loading <- struct{}{}
 	return s, nil

@@ -209,7 +209,7 @@ func TestParkedMutationsAreRefused(t *testing.T) {
 func (w *world) flip() {
 	w.t.Helper()
 	c := w.claim()
-	w.check(c.Flip(w.ctx, store.Active, c.Account.PasswordVersion))
+	w.check(c.Flip(w.ctx, store.Active, c.Account.PasswordVersion, time.Time{}))
 }
 
 func TestParkedSessionsEndWithAByeAtTheFlip(t *testing.T) {

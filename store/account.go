@@ -61,6 +61,11 @@ type Account struct {
 	PasswordVersion int64
 	HasPassword     bool
 	PasswordUsedAt  time.Time // to the hour; zero without a password
+	// NeedsPassword: no kept password opens one of the servers any more, so that
+	// an active account cannot be caught up until its owner logs in.
+	NeedsPassword bool
+	// Finishing says that the next pass of an active account is its last one.
+	Finishing Finishing
 
 	Due       time.Time // when a worker is to look at it; zero: never
 	CreatedAt time.Time
@@ -71,7 +76,32 @@ type Account struct {
 	ProgressAt time.Time
 	// FlippedAt is when the account began to live on the target; zero before.
 	FlippedAt time.Time
+	// CaughtUpAt is when the source was last found to have nothing new for an
+	// active account; zero before.
+	CaughtUpAt time.Time
 }
+
+// Finishing says whether an active account is in its last pass.
+type Finishing string
+
+// The values of Finishing.
+const (
+	NotFinishing Finishing = ""
+	// FinishWhole: the account is finished if nothing of it is set aside.
+	FinishWhole Finishing = "whole"
+	// FinishWithout: what is set aside does not keep it from being finished; the
+	// administrator said so.
+	FinishWithout Finishing = "without"
+)
+
+// Side is one of the two servers of an account.
+type Side string
+
+// The values of Side.
+const (
+	SideSource Side = "source"
+	SideTarget Side = "target"
+)
 
 // Moved reports whether the account lives on the target.
 func (a Account) Moved() bool {

@@ -13,19 +13,19 @@ import (
 
 const accountColumns = `id, login, local, domain, state, origin, mode, reason,
 	messages, bytes, expected, set_aside, attempts, password_version,
-	COALESCE((SELECT used_at FROM credentials WHERE account_id = accounts.id), 0),
-	due, created_at, updated_at, progress_at, flipped_at`
+	COALESCE((SELECT MAX(used_at) FROM credentials WHERE account_id = accounts.id), 0),
+	needs_password, finishing, due, created_at, updated_at, progress_at, flipped_at, caught_up_at`
 
 func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
 	var a Account
-	var used, due, created, updated, progress, flipped int64
+	var used, due, created, updated, progress, flipped, caughtUp int64
 	err := row.Scan(&a.ID, &a.Identity.Login, &a.Identity.Local, &a.Identity.Domain,
 		&a.State, &a.Origin, &a.Mode, &a.Reason,
 		&a.Messages, &a.Bytes, &a.Expected, &a.SetAside, &a.Attempts, &a.PasswordVersion,
-		&used, &due, &created, &updated, &progress, &flipped)
+		&used, &a.NeedsPassword, &a.Finishing, &due, &created, &updated, &progress, &flipped, &caughtUp)
 	a.HasPassword, a.PasswordUsedAt = used != 0, moment(used)
 	a.Due, a.CreatedAt, a.UpdatedAt = moment(due), moment(created), moment(updated)
-	a.ProgressAt, a.FlippedAt = moment(progress), moment(flipped)
+	a.ProgressAt, a.FlippedAt, a.CaughtUpAt = moment(progress), moment(flipped), moment(caughtUp)
 	return a, err
 }
 
@@ -112,7 +112,7 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 			n.Identity.Login, state, origin, n.Mode, millis(now), a.ID); err != nil {
 			return err
 		}
-		if err := s.sealPassword(x, a.ID, n.Identity.Address(), n.Password, now); err != nil {
+		if err := s.sealPassword(x, a.ID, SideSource, n.Identity.Address(), n.Password, now); err != nil {
 			return err
 		}
 		a, err = x.written(a.ID)
@@ -153,7 +153,7 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 		case !may(a):
 			return ErrChanged
 		}
-		if err := x.erasePassword(a.ID); err != nil {
+		if err := x.erasePasswords(a.ID); err != nil {
 			return err
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
@@ -187,24 +187,31 @@ func (s *Store) Exclude(ctx context.Context, id config.Identity) (Account, error
 }
 
 // Retry makes a waiting, failed or conflicting account due at once, back in
-// the state in which its work stopped. A conflicting account is looked up anew.
+// the state in which its work stopped, and an active one due for another pass,
+// with what is set aside tried anew. A conflicting account is looked up anew.
 // Others return ErrChanged.
 func (s *Store) Retry(ctx context.Context, address string) (a Account, err error) {
 	err = s.write(ctx, func(x *tx) error {
 		if a, err = x.account(address); err != nil {
 			return err
 		}
-		origin := a.Origin
+		origin, to := a.Origin, resumed(a.Origin)
 		switch a.State {
 		case Waiting, Failed:
 		case Conflict:
-			origin = OriginUnknown
+			origin, to = OriginUnknown, Provisioning
+		case Active:
+			to = Active
+			if _, err := x.exec(`UPDATE quarantine SET again = TRUE WHERE complete AND folder_id IN
+				(SELECT id FROM folders WHERE account_id = $1)`, a.ID); err != nil {
+				return err
+			}
 		default:
 			return ErrChanged
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0,
-			due = $3, updated_at = $3 WHERE id = $4`,
-			resumed(origin), origin, time.Now().UnixMilli(), a.ID); err != nil {
+			due = $3, woken = TRUE, updated_at = $3 WHERE id = $4`,
+			to, origin, time.Now().UnixMilli(), a.ID); err != nil {
 			return err
 		}
 		a, err = x.written(a.ID)

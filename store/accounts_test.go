@@ -72,7 +72,7 @@ func TestBegin(t *testing.T) {
 			if err != nil || begun || a != before {
 				t.Errorf("%+v %v %v", a, begun, err)
 			}
-			if p, _, err := s.Password(t.Context(), a.ID); err != nil || p.Reveal() != "old secret" {
+			if p, _, err := s.Password(t.Context(), a.ID, SideSource); err != nil || p.Reveal() != "old secret" {
 				t.Error("the sealed password was written", err)
 			}
 		})
@@ -162,7 +162,8 @@ func TestRetry(t *testing.T) {
 		{Failed, OriginFree, Provisioning, OriginFree},
 		{Failed, OriginAdopted, Copying, OriginAdopted},
 		{Conflict, OriginFree, Provisioning, OriginUnknown},
-		{Provisioning, "", "", ""}, {Copying, "", "", ""}, {Active, "", "", ""}, {Finished, "", "", ""},
+		{Active, OriginCreated, Active, OriginCreated},
+		{Provisioning, "", "", ""}, {Copying, "", "", ""}, {Finished, "", "", ""},
 		{Native, "", "", ""}, {AtSource, "", "", ""}, {Excluded, "", "", ""},
 	} {
 		t.Run(string(c.have)+" "+string(c.origin), func(t *testing.T) {

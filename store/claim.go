@@ -27,7 +27,12 @@ func (s *Store) TakeBack(ctx context.Context, owner string) error {
 	})
 }
 
-// ClaimNext claims the account that has been due for longest; nil when none is.
+// catchUpPatience is how much longer than the others an active account may be
+// due before it is its turn: whoever is being moved is waiting for it.
+const catchUpPatience = 10 * time.Minute
+
+// ClaimNext claims the account that has been due for longest, those that are to
+// be caught up after those that are being moved or finished; nil when none is.
 // owner must not be empty. A waiting or failed account goes on in the state in
 // which its work stopped: provisioning or copying.
 func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
@@ -44,9 +49,9 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 			updated_at = $3
 			WHERE id = (SELECT id FROM accounts
 				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3)
-				ORDER BY due, id LIMIT 1)
+				ORDER BY due + CASE WHEN state = 'active' AND finishing = '' THEN $4 ELSE 0 END, id LIMIT 1)
 			RETURNING id, fence`,
-			[]any{owner, millis(now.Add(lease)), millis(now)}, &c.id, &c.fence)
+			[]any{owner, millis(now.Add(lease)), millis(now), catchUpPatience.Milliseconds()}, &c.id, &c.fence)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -150,11 +155,15 @@ func (c *Claim) SetExpected(ctx context.Context, n int64) error {
 	return c.update(ctx, nil, "expected = $3", n)
 }
 
+// finishTries is how often the last pass of an account is tried.
+const finishTries = 3
+
 // Release ends the claim and says when to look again: state (waiting, failed,
 // conflict, or unchanged), the reason, and due (zero: never by itself).
 // Attempts count up when failed is true, and start again from zero otherwise.
 // An account that got a new password while it was claimed is due at once,
-// whatever due says.
+// whatever due says. The last pass of an account is given up where it has
+// failed finishTries times, or where nothing but an administrator helps.
 func (c *Claim) Release(ctx context.Context, to State, reason string, due time.Time, failed bool) error {
 	return c.update(ctx, func(x *tx) error {
 		if !failed {
@@ -164,16 +173,18 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 			ON CONFLICT (name) DO UPDATE SET value = counters.value + 1`)
 		return err
 	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
+		finishing = CASE WHEN $6 AND (attempts + 1 >= $7 OR $5 = 0) THEN '' ELSE finishing END,
 		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
 		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`,
-		to, plain(reason), millis(due), failed)
+		to, plain(reason), millis(due), failed, finishTries)
 }
 
-// Flip makes the account active (or, in mode passwords, finished) and ends the
-// claim, but only while PasswordVersion is still passwordVersion: otherwise
-// ErrChanged, and the newer password is to be set and tried first. Nothing
-// needs the sealed password afterwards: it is erased with its key.
-func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error {
+// Flip makes the account active, due for its first catch-up then, or, in mode
+// passwords, finished, and ends the claim; but only while PasswordVersion is
+// still passwordVersion: otherwise ErrChanged, and the newer password is to be
+// set and tried first. From now on each side has a sealed password of its own.
+// What is finished needs none: they are erased with their keys.
+func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due time.Time) error {
 	return c.update(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
 		if err != nil {
@@ -182,7 +193,13 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64) error
 		if a.PasswordVersion != passwordVersion || a.Moved() {
 			return ErrChanged
 		}
-		return x.erasePassword(c.id)
-	}, `state = $3, reason = '', attempts = 0, due = 0, flipped_at = $1, progress_at = $1,
-		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to)
+		if to == Finished {
+			return x.erasePasswords(c.id)
+		}
+		_, err = x.exec(`INSERT INTO credentials (account_id, side, sealed_key, sealed, used_at, refused)
+			SELECT account_id, $2, sealed_key, sealed, used_at, refused FROM credentials
+			WHERE account_id = $1 AND side = $3`, c.id, SideTarget, SideSource)
+		return err
+	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1,
+		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
 }

@@ -58,7 +58,7 @@ var losses = map[string]func(*testing.T, *Store, *Claim){
 	"excluded":   func(t *testing.T, s *Store, _ *Claim) { _, err := s.Exclude(t.Context(), identity("anna")); ok(t, err) },
 	"taken back": func(t *testing.T, s *Store, _ *Claim) { ok(t, s.TakeBack(t.Context(), "worker")) },
 	"released":   func(t *testing.T, _ *Store, c *Claim) { ok(t, c.Release(t.Context(), Waiting, "", time.Time{}, false)) },
-	"flipped":    func(t *testing.T, _ *Store, c *Claim) { ok(t, c.Flip(t.Context(), Active, 1)) },
+	"flipped":    func(t *testing.T, _ *Store, c *Claim) { ok(t, c.Flip(t.Context(), Active, 1, time.Time{})) },
 	"made native": func(t *testing.T, s *Store, _ *Claim) {
 		_, err := s.Note(t.Context(), identity("anna"), Native, Provisioning)
 		ok(t, err)
@@ -96,7 +96,7 @@ func TestLostClaimWritesNothing(t *testing.T) {
 				"SetOrigin":   c.SetOrigin(ctx, OriginFree),
 				"SetExpected": c.SetExpected(ctx, 7),
 				"Release":     c.Release(ctx, Failed, "late", time.Now(), true),
-				"Flip":        c.Flip(ctx, Active, 1),
+				"Flip":        c.Flip(ctx, Active, 1, time.Time{}),
 				"PutFolder":   c.PutFolder(ctx, &changed),
 				"new folder":  c.PutFolder(ctx, &Folder{Source: "new", Target: "new"}),
 				"OpenIntent":  c.OpenIntent(ctx, &Intent{FolderID: f.ID}),
@@ -217,13 +217,19 @@ func TestFlip(t *testing.T) {
 	}
 	_, err := s.SealPassword(t.Context(), a.ID, config.NewSecret("two"))
 	ok(t, err)
-	expect(t, c.Flip(t.Context(), Active, 1), ErrChanged)
+	expect(t, c.Flip(t.Context(), Active, 1, time.Time{}), ErrChanged)
 	if now, err := s.Account(t.Context(), a.Identity.Address()); err != nil || now.State != Copying || !now.HasPassword {
 		t.Errorf("%+v %v", now, err)
 	}
-	ok(t, c.Flip(t.Context(), Active, 2))
-	if now := c.Account; now.State != Active || now.FlippedAt.IsZero() || now.HasPassword || !now.Due.IsZero() || now.PasswordVersion != 2 {
+	due := time.Now().Add(time.Hour)
+	ok(t, c.Flip(t.Context(), Active, 2, due))
+	if now := c.Account; now.State != Active || now.FlippedAt.IsZero() || !now.HasPassword || now.Due.UnixMilli() != due.UnixMilli() || now.PasswordVersion != 2 {
 		t.Errorf("%+v", now)
+	}
+	for _, side := range []Side{SideSource, SideTarget} {
+		if p, _, err := s.Password(t.Context(), a.ID, side); err != nil || p.Reveal() != "two" {
+			t.Errorf("%s: %v", side, err)
+		}
 	}
 	_, err = s.SealPassword(t.Context(), a.ID, config.NewSecret("three"))
 	expect(t, err, ErrChanged)

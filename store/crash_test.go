@@ -154,7 +154,7 @@ func TestKilledWhileSettling(t *testing.T) {
 		if a.Messages < said {
 			t.Errorf("%d messages, %d were acknowledged", a.Messages, said)
 		}
-		if _, _, err := s.Password(t.Context(), a.ID); err != nil {
+		if _, _, err := s.Password(t.Context(), a.ID, SideSource); err != nil {
 			t.Error(err)
 		}
 		ok(t, s.Close())

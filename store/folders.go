@@ -8,14 +8,14 @@ import (
 )
 
 const folderColumns = `f.id, f.account_id, f.source, f.target, f.selectable, f.subscribed, f.special_use,
-	f.source_uidvalidity, f.target_uidvalidity, f.matched`
+	f.source_uidvalidity, f.target_uidvalidity, f.matched, f.source_uidnext`
 
 // scanFolder reads folderColumns and what else was selected after them.
 func scanFolder(rows *sql.Rows, more ...any) (Folder, error) {
 	var f Folder
 	var source, target []byte
 	err := rows.Scan(append([]any{&f.ID, &f.AccountID, &source, &target, &f.Selectable, &f.Subscribed, &f.SpecialUse,
-		&f.SourceUIDValidity, &f.TargetUIDValidity, &f.Matched}, more...)...)
+		&f.SourceUIDValidity, &f.TargetUIDValidity, &f.Matched, &f.SourceUIDNext}, more...)...)
 	f.Source, f.Target = string(source), string(target)
 	return f, err
 }
@@ -34,14 +34,14 @@ func (s *Store) Folders(ctx context.Context, accountID int64) ([]FolderCounts, e
 		return c, err
 	}, "SELECT "+folderColumns+`,
 		(SELECT COALESCE(SUM(messages), 0) FROM runs r
-			WHERE r.folder_id = f.id AND r.source_uidvalidity = f.source_uidvalidity),
+			WHERE r.folder_id = f.id AND r.source_uidvalidity = f.source_uidvalidity AND r.target_first > 0),
 		(SELECT COUNT(*) FROM quarantine q WHERE q.folder_id = f.id AND q.complete),
 		(SELECT COUNT(*) FROM altered a WHERE a.folder_id = f.id)
 		FROM folders f WHERE f.account_id = $1 ORDER BY f.id`, accountID)
 }
 
 // PutFolder adds a folder to the mapping (ID 0; it is set) or writes its
-// UIDVALIDITYs, subscription and Matched. Two folders of an account never share
+// UIDVALIDITYs, subscription, Matched and SourceUIDNext. Two folders of an account never share
 // a source or a target name: such a folder is refused. With a new
 // SourceUIDValidity the account's count of messages becomes that of the ledger
 // under the new one.
@@ -65,8 +65,8 @@ func (c *Claim) PutFolder(ctx context.Context, f *Folder) error {
 			}
 		}
 		_, err = x.exec(`UPDATE folders SET subscribed = $1, source_uidvalidity = $2,
-			target_uidvalidity = $3, matched = $4 WHERE id = $5`,
-			f.Subscribed, f.SourceUIDValidity, f.TargetUIDValidity, f.Matched, f.ID)
+			target_uidvalidity = $3, matched = $4, source_uidnext = $5 WHERE id = $6`,
+			f.Subscribed, f.SourceUIDValidity, f.TargetUIDValidity, f.Matched, f.SourceUIDNext, f.ID)
 		return err
 	})
 	if err == nil {
@@ -90,8 +90,8 @@ func (c *Claim) folder(x *tx, id int64) (Folder, error) {
 // folder to another.
 func (c *Claim) recount(x *tx, folderID int64, from, to uint32) error {
 	_, err := x.exec(`UPDATE accounts SET messages = messages
-		+ (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $2)
-		- (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $3)
+		+ (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $2 AND target_first > 0)
+		- (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $3 AND target_first > 0)
 		WHERE id = $4`, folderID, to, from, c.id)
 	return err
 }

@@ -25,6 +25,9 @@ type Folder struct {
 	// Matched is set once what was in the target's folder before the first
 	// append has been matched.
 	Matched bool
+	// SourceUIDNext is the source's UIDNEXT when the last pass had left nothing
+	// of the folder over: what it shows below is settled. 0 is not known.
+	SourceUIDNext uint32
 }
 
 // FolderCounts is a folder and what has become of its messages.
@@ -37,6 +40,8 @@ type FolderCounts struct {
 
 // Run says that the source UIDs SourceFirst .. SourceFirst+len(Digests)-1 are,
 // in this order, the target UIDs TargetFirst .. TargetFirst+len(Digests)-1.
+// With a TargetFirst of 0 they are none of this folder's: they were copied from
+// another folder of the source, or under UIDs that the target has no more.
 type Run struct {
 	SourceFirst uint32
 	TargetFirst uint32
@@ -53,7 +58,7 @@ type Run struct {
 // Message is one message that was appended to or recognised on the target.
 type Message struct {
 	SourceUID uint32
-	TargetUID uint32
+	TargetUID uint32 // 0: see Run
 	Digest    Digest
 	Octets    int64 // as the target is expected to show them
 	Appended  bool
@@ -95,13 +100,16 @@ type SetAside struct {
 	ID         int64
 	FolderID   int64
 	FolderName string // the source's
-	SourceUID  uint32
-	Digest     Digest
-	Octets     int64
-	Flags      []string
-	Date       time.Time
-	Reason     string
-	At         time.Time
+	// SourceUIDValidity is the one under which SourceUID counts. PutAside takes
+	// the folder's present one.
+	SourceUIDValidity uint32
+	SourceUID         uint32
+	Digest            Digest
+	Octets            int64
+	Flags             []string
+	Date              time.Time
+	Reason            string
+	At                time.Time
 }
 
 // Event is one line of the migration's log.

@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// Active reports whether new accounts may begin in a domain.
-func (s *Store) Active(ctx context.Context, domain string) (bool, error) {
-	var active bool
-	err := s.r.QueryRowContext(ctx, "SELECT active FROM domains WHERE name = $1", domain).Scan(&active)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return active, dbError(err)
-}
-
 // SeedActive records the settings' value at the first start; later it changes
 // nothing. It returns the value in force.
 func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (bool, error) {
@@ -30,11 +20,16 @@ func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (boo
 	return active, err
 }
 
-// SetActive starts or stops the migration of a domain.
+// SetActive starts or stops the migration of a domain. A finished domain is not
+// started again, nor one that is being completed: ErrChanged.
 func (s *Store) SetActive(ctx context.Context, domain string, active bool) error {
 	return s.write(ctx, func(x *tx) error {
-		_, err := x.exec(`INSERT INTO domains (name, active) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET active = excluded.active`, domain, active)
+		n, err := x.exec(`INSERT INTO domains (name, active) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET active = excluded.active
+			WHERE NOT excluded.active OR (NOT domains.finished AND domains.completing = '')`, domain, active)
+		if err == nil && n == 0 {
+			err = ErrChanged
+		}
 		return err
 	})
 }
@@ -111,12 +106,14 @@ func ignoreNone(err error) error {
 
 // Event appends a line to the migration's log; address may be empty.
 func (s *Store) Event(ctx context.Context, address, text string) error {
-	return s.write(ctx, func(x *tx) error {
-		_, err := x.exec("INSERT INTO events (at, address, text) VALUES ($1, $2, $3)",
-			time.Now().UnixMilli(), address, plain(text))
-		x.changes = append(x.changes, Change{Address: address})
-		return err
-	})
+	return s.write(ctx, func(x *tx) error { return x.event(address, text) })
+}
+
+func (x *tx) event(address, text string) error {
+	_, err := x.exec("INSERT INTO events (at, address, text) VALUES ($1, $2, $3)",
+		time.Now().UnixMilli(), address, plain(text))
+	x.changes = append(x.changes, Change{Address: address})
+	return err
 }
 
 const selectEvents = "SELECT id, at, address, text FROM events WHERE "

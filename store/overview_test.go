@@ -10,8 +10,8 @@ func TestActiveIsSeededOnce(t *testing.T) {
 	s := openDir(t, dir)
 	active := func(s *Store, want bool) {
 		t.Helper()
-		if have, err := s.Active(t.Context(), "example.com"); err != nil || have != want {
-			t.Errorf("active %v, %v", have, err)
+		if have, err := s.DomainState(t.Context(), "example.com"); err != nil || have.Active != want {
+			t.Errorf("%+v, %v", have, err)
 		}
 	}
 	active(s, false)

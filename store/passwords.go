@@ -35,16 +35,15 @@ func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secr
 		}
 		now := time.Now()
 		version = a.PasswordVersion
-		kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, id))
+		kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, id, SideSource))
 		switch {
 		case err != nil && !errors.Is(err, ErrNoPassword):
 			return err
 		case err == nil && kept.password.Reveal() == password.Reveal():
-			_, err = x.exec("UPDATE credentials SET used_at = $1 WHERE account_id = $2", millis(now), id)
+			err = x.usePassword(id, SideSource, now)
 		default:
 			version++
-			x.erased = err == nil // the one before
-			err = s.sealPassword(x, id, a.Identity.Address(), password, now)
+			err = s.sealPassword(x, id, SideSource, a.Identity.Address(), password, now)
 		}
 		if err != nil {
 			return err
@@ -61,38 +60,91 @@ func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secr
 	return version, err
 }
 
-// sealPassword keeps a password under a fresh key and counts the version up.
-func (s *Store) sealPassword(x *tx, id int64, address string, password config.Secret, now time.Time) error {
+// KeepPassword keeps the password with which the owner of an active account
+// that NeedsPassword has just logged in on the target, and makes the account
+// due, so that each server is tried with it: the source once, since nothing
+// says that it takes this password. A password that a server has refused before
+// is not tried there again. In any other case it changes nothing.
+func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secret) error {
+	return s.write(ctx, func(x *tx) error {
+		a, err := x.accountByID(id)
+		if err != nil || a.State != Active || !a.NeedsPassword {
+			return err
+		}
+		now, news := time.Now(), false
+		for _, side := range []Side{SideSource, SideTarget} {
+			kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, id, side))
+			switch {
+			case err != nil && !errors.Is(err, ErrNoPassword):
+				return err
+			case err == nil && (!kept.refused || kept.password.Reveal() == password.Reveal()):
+				continue
+			}
+			news = true
+			if err := s.sealPassword(x, id, side, a.Identity.Address(), password, now); err != nil {
+				return err
+			}
+		}
+		if !news {
+			return nil
+		}
+		if _, err := x.exec(`UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2`, millis(now), id); err != nil {
+			return err
+		}
+		_, err = x.written(id)
+		return err
+	})
+}
+
+// sealPassword keeps a password under a fresh key, in place of the one before,
+// and counts the version up if it is that of the source.
+func (s *Store) sealPassword(x *tx, id int64, side Side, address string, password config.Secret, now time.Time) error {
+	if err := x.erasePassword(id, side); err != nil {
+		return err
+	}
 	secret := make([]byte, chacha20poly1305.KeySize)
 	_, _ = rand.Read(secret) // never fails (crypto/rand since Go 1.24)
 	key, err := chacha20poly1305.NewX(secret)
 	if err != nil {
 		return err
 	}
-	if _, err := x.exec(`INSERT INTO credentials (account_id, sealed_key, sealed, used_at)
-		VALUES ($1, $2, $3, $4) ON CONFLICT (account_id) DO UPDATE
-		SET sealed_key = excluded.sealed_key, sealed = excluded.sealed, used_at = excluded.used_at`,
-		id, seal(s.key, secret, address), seal(key, []byte(password.Reveal()), address), millis(now)); err != nil {
+	if _, err := x.exec(`INSERT INTO credentials (account_id, side, sealed_key, sealed, used_at, refused)
+		VALUES ($1, $2, $3, $4, $5, FALSE)`,
+		id, side, seal(s.key, secret, address), seal(key, []byte(password.Reveal()), address), millis(now)); err != nil {
 		return err
+	}
+	if side != SideSource {
+		return nil
 	}
 	_, err = x.exec("UPDATE accounts SET password_version = password_version + 1 WHERE id = $1", id)
 	return err
 }
 
-// erasePassword deletes the sealed password of an account and its key.
-func (x *tx) erasePassword(id int64) error {
-	n, err := x.exec("DELETE FROM credentials WHERE account_id = $1", id)
+// erasePassword deletes the sealed password of one side and its key.
+func (x *tx) erasePassword(id int64, side Side) error {
+	n, err := x.exec("DELETE FROM credentials WHERE account_id = $1 AND side = $2", id, side)
 	x.erased = x.erased || n > 0
 	return err
 }
 
-const selectPassword = `SELECT a.address, a.password_version, c.sealed_key, c.sealed, c.used_at
-	FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE a.id = $1`
+// erasePasswords deletes the sealed passwords of an account and their keys.
+func (x *tx) erasePasswords(id int64) error {
+	return errors.Join(x.erasePassword(id, SideSource), x.erasePassword(id, SideTarget))
+}
+
+func (x *tx) usePassword(id int64, side Side, now time.Time) error {
+	_, err := x.exec("UPDATE credentials SET used_at = $1 WHERE account_id = $2 AND side = $3", millis(now), id, side)
+	return err
+}
+
+const selectPassword = `SELECT a.address, a.password_version, c.sealed_key, c.sealed, c.used_at, c.refused
+	FROM credentials c JOIN accounts a ON a.id = c.account_id WHERE a.id = $1 AND c.side = $2`
 
 type keptPassword struct {
 	password config.Secret
 	version  int64
 	usedAt   time.Time
+	refused  bool
 }
 
 // openPassword opens what selectPassword found, or returns ErrNoPassword.
@@ -101,7 +153,7 @@ func (s *Store) openPassword(row *sql.Row) (keptPassword, error) {
 	var sealedKey, sealed []byte
 	var used int64
 	var kept keptPassword
-	err := row.Scan(&address, &kept.version, &sealedKey, &sealed, &used)
+	err := row.Scan(&address, &kept.version, &sealedKey, &sealed, &used, &kept.refused)
 	if errors.Is(err, sql.ErrNoRows) {
 		return kept, ErrNoPassword
 	}
@@ -123,26 +175,29 @@ func (s *Store) openPassword(row *sql.Row) (keptPassword, error) {
 	return kept, nil
 }
 
-// Password opens the sealed password of an account, or returns ErrNoPassword.
-func (s *Store) Password(ctx context.Context, id int64) (password config.Secret, version int64, err error) {
-	kept, err := s.openPassword(s.r.QueryRowContext(ctx, selectPassword, id))
+// Password opens the sealed password with which an account logs in on one
+// side, or returns ErrNoPassword: one that this side has refused is none. Until
+// the flip the same password counts for both sides, and only the source's is
+// kept.
+func (s *Store) Password(ctx context.Context, id int64, side Side) (password config.Secret, version int64, err error) {
+	kept, err := s.openPassword(s.r.QueryRowContext(ctx, selectPassword, id, side))
+	if err == nil && kept.refused {
+		err = ErrNoPassword
+	}
 	if err != nil {
 		return config.Secret{}, 0, err
 	}
 	if now := time.Now(); now.Sub(kept.usedAt) > useGrain {
-		err = s.write(ctx, func(x *tx) error {
-			_, err := x.exec("UPDATE credentials SET used_at = $1 WHERE account_id = $2", millis(now), id)
-			return err
-		})
+		err = s.write(ctx, func(x *tx) error { return x.usePassword(id, side, now) })
 	}
 	return kept.password, kept.version, err
 }
 
-// Unused counts the passwords last used before a time, and says when the first
+// Unused counts the accounts with passwords last used before a time, and says when the first
 // of them was; zero where there are none.
 func (s *Store) Unused(ctx context.Context, before time.Time) (n int64, first time.Time, err error) {
 	var used int64
-	err = s.r.QueryRowContext(ctx, "SELECT COUNT(*), COALESCE(MIN(used_at), 0) FROM credentials WHERE used_at < $1",
+	err = s.r.QueryRowContext(ctx, "SELECT COUNT(DISTINCT account_id), COALESCE(MIN(used_at), 0) FROM credentials WHERE used_at < $1",
 		millis(before)).Scan(&n, &used)
 	return n, moment(used), dbError(err)
 }

@@ -26,7 +26,7 @@ func TestPasswordVersions(t *testing.T) {
 		if err != nil || version != c.version {
 			t.Errorf("%q: version %d, %v", c.password, version, err)
 		}
-		p, version, err := s.Password(t.Context(), a.ID)
+		p, version, err := s.Password(t.Context(), a.ID, SideSource)
 		if err != nil || version != c.version || p.Reveal() != c.password {
 			t.Errorf("%q: opened as version %d, %v", c.password, version, err)
 		}
@@ -35,7 +35,7 @@ func TestPasswordVersions(t *testing.T) {
 	if err != nil || n != 1 {
 		t.Errorf("erased %d, %v", n, err)
 	}
-	_, _, err = s.Password(t.Context(), a.ID)
+	_, _, err = s.Password(t.Context(), a.ID, SideSource)
 	expect(t, err, ErrNoPassword)
 	// Counting goes on after one was erased, so that the same password again
 	// is not taken for one that was tried.
@@ -52,7 +52,7 @@ func TestSealPasswordByState(t *testing.T) {
 		t.Run(string(state), func(t *testing.T) {
 			a := put(t, s, string(state), state, OriginCreated)
 			_, err := s.SealPassword(t.Context(), a.ID, config.NewSecret("new"))
-			p, _, opened := s.Password(t.Context(), a.ID)
+			p, _, opened := s.Password(t.Context(), a.ID, SideSource)
 			ok(t, opened)
 			now, read := s.Account(t.Context(), a.Identity.Address())
 			ok(t, read)
@@ -75,7 +75,7 @@ func TestEraseUnusedKeepsWhatIsUsed(t *testing.T) {
 	anna, bert := begin(t, s, "anna", "one"), begin(t, s, "bert", "two")
 	_, err := s.w.ExecContext(t.Context(), "UPDATE credentials SET used_at = used_at - $1", (48 * time.Hour).Milliseconds())
 	ok(t, err)
-	_, _, err = s.Password(t.Context(), anna.ID) // a use
+	_, _, err = s.Password(t.Context(), anna.ID, SideSource) // a use
 	ok(t, err)
 	long := time.Now().Add(-24 * time.Hour)
 	b, err := s.Account(t.Context(), "bert@example.com")
@@ -93,9 +93,9 @@ func TestEraseUnusedKeepsWhatIsUsed(t *testing.T) {
 	if b, err = s.Account(t.Context(), "bert@example.com"); err != nil || b.HasPassword || !b.PasswordUsedAt.IsZero() {
 		t.Errorf("%+v, %v", b, err)
 	}
-	_, _, err = s.Password(t.Context(), anna.ID)
+	_, _, err = s.Password(t.Context(), anna.ID, SideSource)
 	ok(t, err)
-	_, _, err = s.Password(t.Context(), bert.ID)
+	_, _, err = s.Password(t.Context(), bert.ID, SideSource)
 	expect(t, err, ErrNoPassword)
 }
 
@@ -142,8 +142,19 @@ func TestErasedPasswordLeavesNothing(t *testing.T) {
 			_, err := s.Exclude(t.Context(), identity("anna"))
 			return err
 		},
-		"flipped": func(t *testing.T, s *Store) error {
-			return claim(t, s).Flip(t.Context(), Active, 1)
+		"flipped in mode passwords": func(t *testing.T, s *Store) error {
+			return claim(t, s).Flip(t.Context(), Finished, 1, time.Time{})
+		},
+		"finished": func(t *testing.T, s *Store) error {
+			ok(t, claim(t, s).Flip(t.Context(), Active, 1, time.Time{}))
+			ok(t, s.SetActive(t.Context(), "example.com", false))
+			ok(t, s.Complete(t.Context(), "example.com", CompleteWhole, false))
+			return claim(t, s).Finish(t.Context())
+		},
+		"forced": func(t *testing.T, s *Store) error {
+			ok(t, s.SetActive(t.Context(), "example.com", false))
+			ok(t, s.Complete(t.Context(), "example.com", CompleteForced, false))
+			return s.SettleCompletion(t.Context(), "example.com")
 		},
 		"replaced": func(t *testing.T, s *Store) error {
 			_, err := s.SealPassword(t.Context(), 1, config.NewSecret("newer"))
@@ -202,7 +213,7 @@ func TestSealedForItsAddress(t *testing.T) {
 		sealed_key = (SELECT sealed_key FROM credentials WHERE account_id <> $1),
 		sealed = (SELECT sealed FROM credentials WHERE account_id <> $1) WHERE account_id = $1`, bert.ID)
 	ok(t, err)
-	p, _, err := s.Password(t.Context(), bert.ID)
+	p, _, err := s.Password(t.Context(), bert.ID, SideSource)
 	if err == nil || !p.IsZero() {
 		t.Error("another account's password was opened")
 	}
@@ -259,7 +270,7 @@ func TestKeyFile(t *testing.T) {
 
 	s, err = reopen()
 	ok(t, err)
-	p, _, err := s.Password(t.Context(), a.ID)
+	p, _, err := s.Password(t.Context(), a.ID, SideSource)
 	if err != nil || p.Reveal() != "secret" {
 		t.Error(err)
 	}

@@ -53,7 +53,7 @@ func (s *Store) AlteredMessages(ctx context.Context, accountID int64, limit int)
 }
 
 // PutAside keeps a message that the target refused, reading its octets to the
-// end without holding them in memory, and sets ID, Octets and At. The other
+// end without holding them in memory, and sets ID, SourceUIDValidity, Octets and At. The other
 // fields of m are read after the last octet, so that a reader may compute the
 // digest on the way. After an error nothing is in quarantine. The source is
 // slow: no transaction waits for it.
@@ -84,6 +84,7 @@ func (c *Claim) beginAside(ctx context.Context, m *SetAside) (id int64, err erro
 		if err != nil {
 			return err
 		}
+		m.SourceUIDValidity = f.SourceUIDValidity
 		err = x.get(`INSERT INTO quarantine (folder_id, source_uidvalidity, source_uid, complete, digest,
 			octets, flags, date_seconds, date_zone, reason, at)
 			VALUES ($1, $2, $3, FALSE, $4, 0, $4, 0, 0, '', 0)
@@ -176,21 +177,39 @@ func (c *Claim) SetAsideUIDs(ctx context.Context, folderID int64) ([]uint32, err
 		ORDER BY q.source_uid`, folderID, c.id)
 }
 
+const selectAside = `SELECT q.id, q.folder_id, f.source, q.source_uidvalidity, q.source_uid, q.digest, q.octets, q.flags,
+	q.date_seconds, q.date_zone, q.reason, q.at
+	FROM quarantine q JOIN folders f ON f.id = q.folder_id WHERE f.account_id = $1 AND q.complete`
+
+func scanAside(rows *sql.Rows) (SetAside, error) {
+	var m SetAside
+	var name, digest, flags []byte
+	var seconds, at int64
+	var zone int
+	err := rows.Scan(&m.ID, &m.FolderID, &name, &m.SourceUIDValidity, &m.SourceUID, &digest, &m.Octets, &flags, &seconds, &zone, &m.Reason, &at)
+	copy(m.Digest[:], digest)
+	m.FolderName, m.Flags = string(name), strings.Fields(string(flags))
+	m.Date, m.At = joinDate(seconds, zone), moment(at)
+	return m, err
+}
+
 // SetAside lists the messages in quarantine of an account.
 func (s *Store) SetAside(ctx context.Context, accountID int64) ([]SetAside, error) {
-	return list(ctx, s.r, func(rows *sql.Rows) (SetAside, error) {
-		var m SetAside
-		var name, digest, flags []byte
-		var seconds, at int64
-		var zone int
-		err := rows.Scan(&m.ID, &m.FolderID, &name, &m.SourceUID, &digest, &m.Octets, &flags, &seconds, &zone, &m.Reason, &at)
-		copy(m.Digest[:], digest)
-		m.FolderName, m.Flags = string(name), strings.Fields(string(flags))
-		m.Date, m.At = joinDate(seconds, zone), moment(at)
-		return m, err
-	}, `SELECT q.id, q.folder_id, f.source, q.source_uid, q.digest, q.octets, q.flags, q.date_seconds, q.date_zone, q.reason, q.at
-		FROM quarantine q JOIN folders f ON f.id = q.folder_id
-		WHERE f.account_id = $1 AND q.complete ORDER BY q.id`, accountID)
+	return list(ctx, s.r, scanAside, selectAside+" ORDER BY q.id", accountID)
+}
+
+// TriedAgain lists those messages in quarantine that are to be offered to the
+// target again, see Retry.
+func (c *Claim) TriedAgain(ctx context.Context) ([]SetAside, error) {
+	return list(ctx, c.store.r, scanAside, selectAside+" AND q.again ORDER BY q.id", c.id)
+}
+
+// RefusedAgain notes that the target refuses a message still, and why.
+func (c *Claim) RefusedAgain(ctx context.Context, id int64, reason string) error {
+	return c.write(ctx, func(x *tx) error {
+		_, err := x.exec("UPDATE quarantine SET again = FALSE, reason = $2 WHERE id = $3 AND"+accountFolders, c.id, plain(reason), id)
+		return err
+	})
 }
 
 // SetAsideOctets writes the octets of a message in quarantine.

@@ -49,7 +49,8 @@ func (c *Claim) runs(ctx context.Context, where string, folderID int64) ([]Run, 
 // the target) with the messages of it that are on the target, in source order:
 // one transaction with the ledger, the account's counts and ProgressAt. An
 // intent that was settled before is ErrChanged; a message that the ledger has
-// already is ErrRecorded.
+// already is ErrRecorded. What was set aside and is on the target now leaves
+// the quarantine.
 func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Message) error {
 	done = slices.Clone(done)
 	slices.SortFunc(done, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })
@@ -79,17 +80,45 @@ func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Me
 				return err
 			}
 		}
-		return c.progress(x, done, present)
+		if err := c.progress(x, done, present); err != nil {
+			return err
+		}
+		return c.takeOut(x, f, done)
 	})
+}
+
+// takeOut takes messages that were settled out of the quarantine.
+func (c *Claim) takeOut(x *tx, f Folder, done []Message) error {
+	a, err := x.accountByID(c.id)
+	if err != nil || a.SetAside == 0 {
+		return err
+	}
+	var out int64
+	for _, m := range done {
+		n, err := x.exec(`DELETE FROM quarantine WHERE folder_id = $1 AND source_uidvalidity = $2 AND source_uid = $3
+			AND complete AND $4 > 0`, f.ID, f.SourceUIDValidity, m.SourceUID, m.TargetUID)
+		if err != nil {
+			return err
+		}
+		out += n
+	}
+	if out == 0 {
+		return nil
+	}
+	if _, err := x.exec("UPDATE accounts SET set_aside = set_aside - $1 WHERE id = $2", out, c.id); err != nil {
+		return err
+	}
+	_, err = x.written(c.id)
+	return err
 }
 
 // progress counts what was settled.
 func (c *Claim) progress(x *tx, done []Message, present bool) error {
 	var messages, bytes int64
-	if present {
-		messages = int64(len(done))
-	}
 	for _, m := range done {
+		if present && m.TargetUID != 0 {
+			messages++
+		}
 		if m.Appended {
 			bytes += m.Octets
 		}
@@ -120,8 +149,11 @@ func split(done []Message) []Run {
 // continues reports whether m comes next after the run, on both sides.
 func (r *Run) continues(m Message) bool {
 	n := uint64(len(r.Digests))
-	return uint64(m.SourceUID) == uint64(r.SourceFirst)+n &&
-		uint64(m.TargetUID) == uint64(r.TargetFirst)+n && m.Appended == r.Appended
+	next := uint64(r.TargetFirst) + n
+	if r.TargetFirst == 0 {
+		next = 0
+	}
+	return uint64(m.SourceUID) == uint64(r.SourceFirst)+n && uint64(m.TargetUID) == next && m.Appended == r.Appended
 }
 
 // addRun writes a run, into the row before it as far as it continues that one.
@@ -149,7 +181,8 @@ func (x *tx) addRun(f Folder, r Run) error {
 	}
 	contiguous := count > 0 && before.TargetUIDValidity == f.TargetUIDValidity && before.Appended == r.Appended &&
 		int64(before.SourceFirst)+count == int64(r.SourceFirst) &&
-		int64(before.TargetFirst)+count == int64(r.TargetFirst)
+		(int64(before.TargetFirst)+count == int64(r.TargetFirst) || before.TargetFirst == 0 && r.TargetFirst == 0) &&
+		(before.TargetFirst == 0) == (r.TargetFirst == 0)
 	if contiguous && count+int64(len(r.Digests)) <= maxRun {
 		return x.extendRun(f, before, r)
 	}

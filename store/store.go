@@ -135,15 +135,21 @@ func createPrivate(path string) error {
 	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
-// migrate brings the schema up to this version's.
-func migrate(ctx context.Context, db *sql.DB) error {
+// migrationsOf is what brings a database up to a version of the schema.
+func migrationsOf(db *sql.DB) (*goose.Provider, error) {
 	dir, err := fs.Sub(migrations, "migrations/sqlite")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	return p, dbError(err)
+}
+
+// migrate brings the schema up to this version's.
+func migrate(ctx context.Context, db *sql.DB) error {
+	p, err := migrationsOf(db)
 	if err != nil {
-		return dbError(err)
+		return err
 	}
 	have, want, err := p.GetVersions(ctx)
 	if err != nil {

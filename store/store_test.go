@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zaptest"
+
+	"golang.org/x/crypto/chacha20poly1305"
 
 	"migproxy/config"
 )
@@ -91,25 +94,111 @@ func folder(t testing.TB, c *Claim, name string) Folder {
 	return f
 }
 
-// TestSchemaIsFrozen holds the first schema: databases with it are out there,
-// and a change of it is a new migration.
-func TestSchemaIsFrozen(t *testing.T) {
-	s := openDir(t, t.TempDir())
-	rows, err := list(t.Context(), s.r, func(rows *sql.Rows) (text string, err error) {
+// schema is how SQLite remembers the tables and indices.
+func schema(t *testing.T, db *sql.DB) string {
+	t.Helper()
+	rows, err := list(t.Context(), db, func(rows *sql.Rows) (text string, err error) {
 		err = rows.Scan(&text)
 		return text, err
 	}, `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT LIKE 'goose%'
 		AND name NOT LIKE 'sqlite_%' ORDER BY name`)
 	ok(t, err)
-	have := strings.Join(rows, ";\n\n") + ";\n"
-	golden := filepath.Join("testdata", "schema_v1.sql")
-	if *update {
-		ok(t, os.WriteFile(golden, []byte(have), 0o644))
+	return strings.Join(rows, ";\n\n") + ";\n"
+}
+
+// schemas are the versions that are out there. A change is a new one.
+var schemas = []string{"schema_v1.sql", "schema_v2.sql"}
+
+// TestSchemasAreFrozen holds each version of the schema.
+func TestSchemasAreFrozen(t *testing.T) {
+	for i, name := range schemas {
+		db, err := openSQLite(filepath.Join(t.TempDir(), "state.db"), "")
+		ok(t, err)
+		defer db.Close()
+		p, err := migrationsOf(db)
+		ok(t, err)
+		_, err = p.UpTo(t.Context(), int64(i+1))
+		ok(t, err)
+		have, golden := schema(t, db), filepath.Join("testdata", name)
+		if *update {
+			ok(t, os.WriteFile(golden, []byte(have), 0o644))
+		}
+		want, err := os.ReadFile(golden)
+		ok(t, err)
+		if have != string(want) {
+			t.Errorf("%s has changed; add a migration instead. Now:\n%s", name, have)
+		}
 	}
-	want, err := os.ReadFile(golden)
+	db := openDir(t, t.TempDir())
+	want, err := os.ReadFile(filepath.Join("testdata", schemas[len(schemas)-1]))
 	ok(t, err)
-	if have != string(want) {
-		t.Errorf("the schema has changed; add a migration instead. Now:\n%s", have)
+	if have := schema(t, db.w); have != string(want) {
+		t.Errorf("there is a newer schema; name its file in schemas. Now:\n%s", have)
+	}
+}
+
+// TestUpgrade opens a database that the first version has written: nothing of
+// it is lost, and its sealed passwords still open.
+func TestUpgrade(t *testing.T) {
+	dir := t.TempDir()
+	cfg := settings(dir)
+	path := strings.TrimPrefix(cfg.URL, "sqlite://")
+	old := openDir(t, t.TempDir()) // for a key and what it has sealed
+	db, err := openSQLite(path, "")
+	ok(t, err)
+	first, err := os.ReadFile(filepath.Join("testdata", schemas[0]))
+	ok(t, err)
+	_, err = db.ExecContext(t.Context(), string(first))
+	ok(t, err)
+	p, err := migrationsOf(db)
+	ok(t, err)
+	_, err = p.GetDBVersion(t.Context()) // makes goose's own table
+	ok(t, err)
+	key := bytes.Repeat([]byte{9}, 32)
+	ok(t, os.WriteFile(cfg.KeyFile, key, 0o600))
+	old.key, err = chacha20poly1305.NewX(key)
+	ok(t, err)
+	account := bytes.Repeat([]byte{5}, 32)
+	accountKey, err := chacha20poly1305.NewX(account)
+	ok(t, err)
+	for _, q := range []struct {
+		text string
+		args []any
+	}{
+		{"INSERT INTO goose_db_version (version_id, is_applied) VALUES (1, TRUE)", nil},
+		{`INSERT INTO accounts (id, address, login, local, domain, state, origin, created_at, updated_at, due, password_version)
+			VALUES (3, 'anna@example.com', 'Anna', 'anna', 'example.com', 'copying', 'created', 5, 6, 1, 4)`, nil},
+		{"INSERT INTO credentials (account_id, sealed_key, sealed, used_at) VALUES (3, $1, $2, 7)",
+			[]any{seal(old.key, account, "anna@example.com"), seal(accountKey, []byte("secret"), "anna@example.com")}},
+		{"INSERT INTO meta (name, value) VALUES ('verifier', $1)", []any{seal(old.key, []byte(verifier), verifier)}},
+		{"INSERT INTO domains (name, active) VALUES ('example.com', TRUE)", nil},
+		{`INSERT INTO folders (account_id, source, target, selectable, subscribed, special_use, source_uidvalidity,
+			target_uidvalidity, matched) VALUES (3, 'INBOX', 'INBOX', TRUE, TRUE, '', 1, 2, TRUE)`, nil},
+		{`INSERT INTO runs (folder_id, source_uidvalidity, source_first, target_uidvalidity, target_first, messages, octets,
+			appended, digests) VALUES (1, 1, 1, 2, 1, 1, 9, TRUE, $1)`, []any{make([]byte, 16)}},
+	} {
+		_, err := db.ExecContext(t.Context(), q.text, q.args...)
+		ok(t, err)
+	}
+	ok(t, db.Close())
+	s := openDir(t, dir)
+	a, err := s.Account(t.Context(), "anna@example.com")
+	if err != nil || a.State != Copying || a.PasswordVersion != 4 || !a.HasPassword || a.Finishing != NotFinishing || a.NeedsPassword {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if p, version, err := s.Password(t.Context(), 3, SideSource); err != nil || version != 4 || p.Reveal() != "secret" {
+		t.Errorf("version %d, %v", version, err)
+	}
+	if d, err := s.DomainState(t.Context(), "example.com"); err != nil || d != (DomainState{Active: true}) {
+		t.Errorf("%+v, %v", d, err)
+	}
+	c := claim(t, s)
+	folders, err := c.Folders(t.Context())
+	if err != nil || len(folders) != 1 || folders[0].SourceUIDNext != 0 || !folders[0].Matched {
+		t.Errorf("%+v, %v", folders, err)
+	}
+	if runs, err := c.Ledger(t.Context(), 1); err != nil || len(runs) != 1 || len(runs[0].Digests) != 1 {
+		t.Errorf("%+v, %v", runs, err)
 	}
 }
 

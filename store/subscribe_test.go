@@ -71,7 +71,7 @@ func TestSlowSubscriberGetsTheLast(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	ok(t, c.Flip(t.Context(), Active, 1))
+	ok(t, c.Flip(t.Context(), Active, 1, time.Time{}))
 	begin(t, s, "bert", "x")
 	seen := 0
 	for {

@@ -21,6 +21,9 @@ type Domain struct {
 type Side struct {
 	IMAP *Server
 	POP3 *Server
+	// Master may log in for every user of this side; nil where the settings
+	// name none.
+	Master *Master
 }
 
 // Over returns the server for a protocol, or nil.
@@ -45,10 +48,11 @@ func Domains(cfg *config.Config, log *zap.Logger) (map[string]*Domain, error) {
 		for _, side := range []struct {
 			name       string
 			imap, pop3 *config.Server
+			master     config.Master
 			side       *Side
 		}{
-			{"source", c.Source.IMAP, c.Source.POP3, &d.Source},
-			{"target", c.Target.IMAP, c.Target.POP3, &d.Target},
+			{"source", c.Source.IMAP, c.Source.POP3, c.Source.Master, &d.Source},
+			{"target", c.Target.IMAP, c.Target.POP3, c.Target.Master, &d.Target},
 		} {
 			var err error
 			if side.side.IMAP, err = optional(config.IMAP, side.imap, log); err != nil {
@@ -57,10 +61,25 @@ func Domains(cfg *config.Config, log *zap.Logger) (map[string]*Domain, error) {
 			if side.side.POP3, err = optional(config.POP3, side.pop3, log); err != nil {
 				return nil, fmt.Errorf("domains: %s: %s.pop3: %w", name, side.name, err)
 			}
+			if side.side.Master, err = newMaster(side.master); err != nil {
+				return nil, fmt.Errorf("domains: %s: %s.master: %w", name, side.name, err)
+			}
 		}
 		domains[name] = d
 	}
 	return domains, nil
+}
+
+// newMaster reads a master user's password; nil where the settings name none.
+func newMaster(cfg config.Master) (*Master, error) {
+	if cfg.User == "" {
+		return nil, nil
+	}
+	password, err := config.ReadPassword(cfg.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
+	}
+	return &Master{User: cfg.User, Password: password, Style: cfg.Style}, nil
 }
 
 // optional prepares a server that may not be configured.

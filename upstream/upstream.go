@@ -43,6 +43,32 @@ type Credentials struct {
 	// case of nobody else's mailbox.
 	Authzid  string
 	Password config.Secret
+	// Master, if set, logs in for Identity with a password of his own; Authzid
+	// and Password are not used then.
+	Master *Master
+}
+
+// Master is a user who may log in for every other user of a server.
+type Master struct {
+	User     string // as the server knows it
+	Password config.Secret
+	Style    config.MasterStyle
+}
+
+// masterSeparator stands between a user's name and that of the master user who
+// logs in for him: the default of Dovecot's documentation and of Cyrus's.
+const masterSeparator = "*"
+
+// names are what a server is sent for these credentials.
+func (c Credentials) names(t config.Template) (user, authzid string, password config.Secret) {
+	user = t.Expand(c.Identity)
+	switch {
+	case c.Master == nil:
+		return user, c.Authzid, c.Password
+	case c.Master.Style == config.MasterSeparator:
+		return user + masterSeparator + c.Master.User, "", c.Master.Password
+	}
+	return c.Master.User, user, c.Master.Password
 }
 
 // Session is a connection on which a user has been logged in.
@@ -130,8 +156,7 @@ func (s *Server) login(l *link, c Credentials, who Client) (*Session, error) {
 			return nil, err
 		}
 	}
-	user := s.cfg.Username.Expand(c.Identity)
-	caps, err := l.dialogue.authenticate(user, c.Authzid, c.Password)
+	caps, err := l.dialogue.authenticate(c.names(s.cfg.Username))
 	if err != nil {
 		return nil, err
 	}

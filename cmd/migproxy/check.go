@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -126,16 +124,14 @@ func probe(ctx context.Context, f *finding) {
 }
 
 func capabilitiesOf(ctx context.Context, server *upstream.Server, parking config.Parking) ([]string, error) {
-	password, err := os.ReadFile(parking.PasswordFile)
+	password, err := config.ReadPassword(parking.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("parking.password_file: %w", err)
 	}
-	// As the server reads it: one line end is not the password's.
-	password = bytes.TrimSuffix(bytes.TrimSuffix(password, []byte("\n")), []byte("\r"))
 	local, domain, _ := strings.Cut(parking.Account, "@")
 	session, err := server.Login(ctx, upstream.Credentials{
 		Identity: config.Identity{Login: parking.Account, Local: local, Domain: domain},
-		Password: config.NewSecret(password),
+		Password: password,
 	}, upstream.Client{})
 	if err != nil {
 		return nil, fmt.Errorf("parking.account %s: %w", parking.Account, err)

@@ -109,6 +109,7 @@ func (h *house) build(registry *prometheus.Registry) error {
 		Store: h.store, Domains: domains, Drivers: h.Drivers, Owner: h.Config.Hostname,
 		Concurrency:       h.Config.Migration.Concurrency,
 		Grace:             h.Config.Shutdown.Grace.Std(),
+		CatchUp:           h.Config.Migration.CatchUp.Std(),
 		SettleQuiet:       h.Config.Migration.SettleQuiet.Std(),
 		CredentialsMaxAge: h.Config.State.CredentialsMaxAge.Std(),
 		Log:               h.Log.Named("migrator"), Metrics: registry, Step: stepHook,

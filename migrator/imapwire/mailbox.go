@@ -131,23 +131,45 @@ func (p *parser) mailboxName() (string, error) {
 
 // List sends LIST "" pattern, with RETURN (SPECIAL-USE) where that is offered.
 func (c *Conn) List(ctx context.Context, pattern string) ([]Mailbox, error) {
+	return c.ListStatus(ctx, pattern, nil)
+}
+
+// ListStatus is List, which puts into status, if that is not nil, what the
+// server tells of each mailbox beside its name (LIST-STATUS, RFC 5819). Without
+// that capability it tells nothing.
+func (c *Conn) ListStatus(ctx context.Context, pattern string, status map[string]Status) ([]Mailbox, error) {
 	args := []any{str(""), str(pattern)}
+	var options []string
 	if c.caps["SPECIAL-USE"] && c.caps["LIST-EXTENDED"] || c.caps["IMAP4REV2"] {
-		found, err := c.list(ctx, "LIST", append(args, "RETURN (SPECIAL-USE)"))
+		options = append(options, "SPECIAL-USE")
+	}
+	if status != nil && (c.caps["LIST-STATUS"] || c.caps["IMAP4REV2"]) {
+		options = append(options, "STATUS (MESSAGES UIDNEXT UIDVALIDITY)")
+	}
+	if len(options) > 0 {
+		found, err := c.list(ctx, "LIST", append(args, "RETURN ("+strings.Join(options, " ")+")"), status)
 		var refused *StatusError
 		if !errors.As(err, &refused) || c.failed() != nil {
 			return found, err
 		}
 	}
-	return c.list(ctx, "LIST", args)
+	return c.list(ctx, "LIST", args, nil)
 }
 
 // list sends LIST or LSUB. Responses for the same name become one mailbox.
-func (c *Conn) list(ctx context.Context, command string, args []any) ([]Mailbox, error) {
+func (c *Conn) list(ctx context.Context, command string, args []any, status map[string]Status) ([]Mailbox, error) {
 	var found []Mailbox
 	index := map[string]int{}
 	octets := 0
 	_, err := c.do(ctx, command, args, func(r *response) error {
+		if r.name == "STATUS" && status != nil {
+			name, err := c.p.mailboxName()
+			if err != nil {
+				return err
+			}
+			status[name], err = c.p.statusItems()
+			return err
+		}
 		if r.name != command {
 			return nil
 		}
@@ -179,7 +201,7 @@ func (c *Conn) list(ctx context.Context, command string, args []any) ([]Mailbox,
 // Subscriptions lists subscribed names, by LSUB. Names that only stand for
 // subscribed ones below them (\Noselect, RFC 3501 section 6.3.9) are left out.
 func (c *Conn) Subscriptions(ctx context.Context, pattern string) ([]string, error) {
-	found, err := c.list(ctx, "LSUB", []any{str(""), str(pattern)})
+	found, err := c.list(ctx, "LSUB", []any{str(""), str(pattern)}, nil)
 	if err != nil {
 		return nil, err
 	}
