@@ -5,6 +5,8 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,39 +28,52 @@ type benchTool struct {
 var allBenchTools = []benchTool{{"migproxy", byMigproxy}, {"mbsync", byMbsync}, {"doveadm", byDoveadm}}
 
 // byMigproxy moves a user by a process of his own, from the login to the flip.
-// The pass with nothing to do is that of a process which was killed just before
-// the flip: it goes through the whole mailbox again, and its start counts.
+// The pass with nothing to do is the first one after the flip.
 func byMigproxy(t testing.TB, w *benchWorld, user string) (c copied) {
-	p := newProxy(t, killable, settings{
+	p := newProxy(t, binary, settings{
 		source: endpoint{imap: w.sourcePort, tls: "none"}, target: endpoint{imap: w.targetPort, tls: "none"},
 		provision: fmt.Sprintf("{ driver: passwd-file, path: %s }", w.target.PasswdFile),
-	})
-	p.env = []string{"KILLTEST_AT=flip.before:1"}
-	p.start()
+		migration: "catch_up: 1s",
+	}).start()
 	c.first = measure(t, p.cmd.Process.Pid, func() {
 		l := dial(t, p.imap, false)
 		l.until("* OK")
 		l.send(fmt.Sprintf("a LOGIN %s %s\r\nb LOGOUT\r\n", user, benchPassword))
 		l.until("a OK")
 		p.follow(user)
-		<-p.done
-		p.cmd = nil
 	})
-	p.env = nil
-	began := time.Now()
-	p.launch()
-	c.again = measure(t, p.cmd.Process.Pid, func() {
-		if err := p.ready(); err != nil {
-			t.Fatal(err)
-		}
-		p.follow(user)
-	})
-	c.again.wall = time.Since(began).Seconds()
+	var took float64
+	c.again = measure(t, p.cmd.Process.Pid, func() { took = p.awaitCatchUp() })
+	c.again.wall = took // and not the wait until it began
 	p.stop(syscall.SIGTERM)
 	return c
 }
 
-// follow waits until an account has moved, or the process has ended.
+// awaitCatchUp waits until a pass has ended, and tells how many seconds it took.
+func (p *proxy) awaitCatchUp() (seconds float64) {
+	p.t.Helper()
+	err := eventually(time.Minute, func() error {
+		for line := range strings.Lines(p.read("migproxy.log")) {
+			var entry struct {
+				Message string `json:"msg"`
+				Took    string `json:"took"`
+			}
+			if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Message != "caught up" {
+				continue
+			}
+			took, err := time.ParseDuration(entry.Took)
+			seconds = took.Seconds()
+			return err
+		}
+		return errors.New("no pass has ended")
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return seconds
+}
+
+// follow waits until an account has moved.
 func (p *proxy) follow(user string) {
 	p.t.Helper()
 	log := exec.Command(p.bin, "log", "-f", user, "--config", p.config)
@@ -78,6 +93,7 @@ func (p *proxy) follow(user string) {
 			p.t.Fatal(lines.Text())
 		}
 	}
+	p.t.Fatalf("%s has not moved", user)
 }
 
 func byMbsync(t testing.TB, w *benchWorld, user string) (c copied) {

@@ -113,6 +113,9 @@ func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 		ahead = 2 // the next one is on its way while the target commits
 	}
 	groups, fatal := c.plan(metas)
+	if c.isLane && len(fatal) > 0 {
+		return errLeftOver
+	}
 	for _, x := range fatal {
 		if err := c.refuse(ctx, c.f, []uint32{x.uid}, true, x.reason); err != nil {
 			return err
