@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -12,13 +11,14 @@ import (
 	"go.uber.org/zap"
 
 	"migproxy/migrator/imapwire"
+	"migproxy/upstream"
 )
 
 const (
 	// maxLanes is how many folders of an account are worked on at a time. Each
-	// takes a connection to the source and two to the target, and servers allow a
+	// takes a connection to the source and one to the target, and servers allow a
 	// user ten or so.
-	maxLanes = 3
+	maxLanes = 4
 	// laneMessages is how much there must be to copy for lanes to be worth their
 	// logins.
 	laneMessages = 100
@@ -47,24 +47,29 @@ func (j *job) absorb(l *job) {
 	j.added += l.added
 }
 
-// openConns logs in for one more lane.
+// openConns logs in for one more lane. That has no eye of its own: while it
+// looks or waits, others append.
 func (j *job) openConns(ctx context.Context) (*conns, error) {
 	password, _, err := j.password(ctx)
 	if err != nil {
 		return nil, err
 	}
-	source, err := j.login(ctx, j.domain.Source.IMAP, password)
-	if err != nil {
-		return nil, fmt.Errorf("the source: %w", err)
+	var c [2]*imapwire.Conn
+	var errs [2]error
+	var logins sync.WaitGroup
+	for i, s := range []*upstream.Server{j.domain.Source.IMAP, j.domain.Target.IMAP} {
+		logins.Go(func() { c[i], errs[i] = j.login(ctx, s, password) })
 	}
-	c := &conns{source: source}
-	for _, to := range []**imapwire.Conn{&c.dest, &c.eye} {
-		if *to, err = j.login(ctx, j.domain.Target.IMAP, password); err != nil {
-			c.close()
-			return nil, fmt.Errorf("the target: %w", err)
+	logins.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		for _, c := range c {
+			if c != nil {
+				_ = c.Close()
+			}
 		}
+		return nil, err
 	}
-	return c, nil
+	return &conns{source: c[0], dest: c[1], eye: c[1]}, nil
 }
 
 // inLanes has work done on each folder, in this order and by as many lanes at a
@@ -125,9 +130,9 @@ func (j *job) inLanes(ctx context.Context, folders []*folder, open bool, work fu
 
 // firstError is what ended the lanes.
 func (j *job) firstError(errs []error) error {
-	for i, err := range errs {
+	for _, err := range errs {
 		if err != nil && !errors.Is(err, errStopped) {
-			if i > 0 { // perhaps a server wants no more connections than one
+			if len(j.others) > 0 { // perhaps they were too many for a server
 				j.m.memory.narrow(j.claim.Account.ID)
 			}
 			return err

@@ -77,17 +77,17 @@ func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error
 		if !f.listed {
 			continue
 		}
-		st, err := j.source.Status(ctx, f.Source)
-		if err != nil {
-			if gone, err := j.sourceRefuses(ctx, f, err); err != nil || gone {
-				if err != nil {
-					return found, err
+		if !f.asked {
+			if f.status, err = j.source.Status(ctx, f.Source); err != nil {
+				if gone, err := j.sourceRefuses(ctx, f, err); err != nil || gone {
+					if err != nil {
+						return found, err
+					}
+					continue
 				}
-				continue
 			}
 		}
-		expected += int64(st.Messages)
-		f.status = st
+		expected += int64(f.status.Messages)
 	}
 	if expected != j.claim.Account.Expected {
 		if err := j.claim.SetExpected(ctx, expected); err != nil {
