@@ -38,7 +38,7 @@ func newBenchWorld(t testing.TB, m benchMailbox) *benchWorld {
 // readOnce has the source make its indexes, which a mailbox that is in use has.
 func (w *benchWorld) readOnce() {
 	w.t.Helper()
-	awaitLogin(w.t, w.source, benchTemplate)
+	awaitLogin(w.t, w.source, benchTemplate, benchPassword)
 	c := dial(w.t, w.source.IMAP, false)
 	c.until("* OK")
 	c.send(fmt.Sprintf("a LOGIN %s %s\r\nb LIST \"\" *\r\n", benchTemplate, benchPassword))
@@ -60,7 +60,7 @@ func (w *benchWorld) nextUser() string {
 	name := fmt.Sprintf("bench%d@example.com", w.users)
 	w.source.AddUser(name, benchPassword)
 	run(w.t, exec.Command("cp", "-a", filepath.Dir(w.source.Maildir(benchTemplate)), filepath.Dir(w.source.Maildir(name))))
-	awaitLogin(w.t, w.source, name)
+	awaitLogin(w.t, w.source, name, benchPassword)
 	return name
 }
 
@@ -68,7 +68,7 @@ func (w *benchWorld) nextUser() string {
 func (w *benchWorld) onTarget(name string) {
 	w.t.Helper()
 	w.target.AddUser(name, benchPassword)
-	awaitLogin(w.t, w.target, name)
+	awaitLogin(w.t, w.target, name, benchPassword)
 }
 
 // verify fails unless the target has as many messages as the source.
@@ -94,21 +94,6 @@ func (w *benchWorld) forget(name string) {
 		w.t.Fatal(err)
 	}
 	syscall.Sync() // or the next run pays for it
-}
-
-// awaitLogin waits until a server knows a new user.
-func awaitLogin(t testing.TB, d *servers.Dovecot, name string) {
-	t.Helper()
-	err := eventually(10*time.Second, func() error {
-		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: benchPassword})
-		if err == nil && !a.OK {
-			err = errors.New(a.Error)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // fillMaildir writes a mailbox as files, and returns its octets.
