@@ -176,15 +176,8 @@ func (j *job) copyMissing(ctx context.Context, f *folder, missing []uint32, meta
 		return found, err
 	}
 	now := j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
-	for uids := range slices.Chunk(now, window) {
-		if len(metas) < len(now) { // a short folder is known already
-			if metas, err = j.list(ctx, uids); err != nil {
-				return found, err
-			}
-		}
-		if err := c.copy(ctx, only(metas, uids)); err != nil {
-			return found, err
-		}
+	if err := c.copy(ctx, now, metas); err != nil {
+		return found, err
 	}
 	if len(now) == len(missing) {
 		j.unchanged[f.ID] = before
