@@ -1,5 +1,5 @@
 # Targets of a Go project whose end-to-end tests need real mail servers.
-# ARGS is handed to the demo, FUZZTIME says how long each fuzz target runs.
+# ARGS is handed to the demo and to bench-copy, FUZZTIME says how long each fuzz target runs.
 
 FUZZTIME ?= 10s
 
@@ -21,14 +21,19 @@ test: setup
 test-long: setup
 	go test -race -shuffle=on -vet=off -tags long -timeout 60m ./...
 
+# The copy beside mbsync and doveadm; say ARGS="-run small -rounds 1" for a part.
+.PHONY: bench-copy
+bench-copy: setup
+	go test -tags benchcopy -count 1 -timeout 0 -v -run '^TestBenchCopy$$' ./e2e -args $(ARGS)
+
 .PHONY: lint
 lint:
 	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then \
 		echo "not formatted, run gofmt -w on them:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
-	go vet -tags long,killtest ./...
+	go vet -tags long,killtest,benchcopy ./...
 	go tool staticcheck ./...
-	go tool staticcheck -tags long,killtest ./...
+	go tool staticcheck -tags long,killtest,benchcopy ./...
 
 .PHONY: generate
 generate:

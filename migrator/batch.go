@@ -13,10 +13,15 @@ import (
 )
 
 const (
-	// maxBatch and maxBatchOctets bound one batch. Ten messages a commit are
-	// nearly as fast as a thousand; what is under way is sent again after a cut.
-	maxBatch       = 100
+	// minBatch, maxBatch and maxBatchOctets bound one batch. What is under way is
+	// sent again after a cut, and ten messages a commit are nearly as fast as a
+	// thousand; but in a large folder each commit has a price of its own: a
+	// Dovecot with a Maildir reads its whole list of UIDs. So while a batch takes
+	// less than batchTime, batches grow.
+	minBatch       = 100
+	maxBatch       = 500
 	maxBatchOctets = 8 << 20
+	batchTime      = time.Second
 	// afterCut bounds a batch of messages of which one may have made the target
 	// cut the connection.
 	afterCut = 10
@@ -47,6 +52,7 @@ type copier struct {
 	f         *folder
 	permits   flagFilter
 	uidNext   uint32   // nothing that is yet to be settled lies below it on the target
+	limit     int      // of messages in a batch
 	flight    []*batch // sent and not answered
 	acked     []*batch // answered and not settled
 	settledAt time.Time
@@ -87,7 +93,7 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 		}
 	}
 	return &copier{job: j, f: f, permits: newFlagFilter(selected.PermanentFlags),
-		uidNext: max(1, st.UIDNext), digest: newDigester(), settledAt: time.Now()}, nil
+		uidNext: max(1, st.UIDNext), limit: minBatch, digest: newDigester(), settledAt: time.Now()}, nil
 }
 
 func replaced(f *folder) error {
@@ -95,9 +101,10 @@ func replaced(f *folder) error {
 		err: fmt.Errorf("the target's folder %s was replaced while it was copied into (its UIDVALIDITY changed): see what happened there, then remove the account on the target and begin anew", f.Target)}
 }
 
-// copy copies messages of the source's folder that is open.
-func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
-	err := c.copyBatches(ctx, metas)
+// copy copies messages of the source's folder that is open. metas are what is
+// known of the first of them.
+func (c *copier) copy(ctx context.Context, uids []uint32, metas []imapwire.Meta) error {
+	err := c.copyWindows(ctx, uids, metas)
 	if err == nil || errors.Is(err, errStopped) {
 		err = errors.Join(err, c.collectAll(ctx))
 	}
@@ -107,12 +114,37 @@ func (c *copier) copy(ctx context.Context, metas []imapwire.Meta) error {
 	return errors.Join(err, c.flush(ctx))
 }
 
+// copyWindows lists messages and sends them, a window at a time, and leaves the
+// last batches in flight: the target works on them while the next are listed.
+func (c *copier) copyWindows(ctx context.Context, uids []uint32, metas []imapwire.Meta) error {
+	listed := len(metas) >= len(uids) // a short folder is known already
+	for some := range slices.Chunk(uids, window) {
+		began := time.Now()
+		if !listed {
+			var err error
+			if metas, err = c.list(ctx, some); err != nil {
+				return errors.Join(err, c.collectAll(ctx))
+			}
+		}
+		if err := c.copyBatches(ctx, only(metas, some)); err != nil {
+			return err
+		}
+		if time.Since(began)/window*time.Duration(c.limit) < batchTime && len(some) == window {
+			c.limit = min(2*c.limit, maxBatch)
+		}
+	}
+	return nil
+}
+
 func (c *copier) copyBatches(ctx context.Context, metas []imapwire.Meta) error {
 	ahead := 1
 	if c.eye != c.dest && c.dest.Has("LITERAL+") && c.dest.Has("UIDPLUS") {
 		ahead = 2 // the next one is on its way while the target commits
 	}
 	groups, fatal := c.plan(metas)
+	if c.isLane && len(fatal) > 0 {
+		return errLeftOver
+	}
 	for _, x := range fatal {
 		if err := c.refuse(ctx, c.f, []uint32{x.uid}, true, x.reason); err != nil {
 			return err
@@ -146,7 +178,7 @@ type unsendable struct {
 func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []unsendable) {
 	var group []imapwire.Meta
 	var octets int64
-	limit, allowed := maxBatch, c.dest.AppendLimit()
+	limit, allowed := c.limit, c.dest.AppendLimit()
 	end := func() {
 		if len(group) > 0 {
 			groups = append(groups, group)
@@ -158,7 +190,7 @@ func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []
 			fatal = append(fatal, unsendable{m.UID, fmt.Errorf("it has %d octets, and the target takes messages of up to %d (APPENDLIMIT)", m.Size, allowed)})
 			continue
 		}
-		most := maxBatch
+		most := c.limit
 		switch cuts := c.m.memory.target.at(c.claim.Account.ID, key(c.f, m.UID)); {
 		case cuts >= maxCuts:
 			fatal = append(fatal, unsendable{m.UID, errCuts})

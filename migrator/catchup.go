@@ -18,7 +18,7 @@ import (
 // source since, adding only. The last pass of all looks at every message and
 // finishes the account.
 func (j *job) catchUp(ctx context.Context) error {
-	last := j.claim.Account.Finishing != store.NotFinishing
+	began, last := time.Now(), j.claim.Account.Finishing != store.NotFinishing
 	if last {
 		j.event(ctx, fmt.Sprintf("Finishing '%s' migration...", j.address))
 	}
@@ -35,6 +35,7 @@ func (j *job) catchUp(ctx context.Context) error {
 	if last {
 		return j.finish(ctx)
 	}
+	j.log.Debug("caught up", zap.Int64("messages", j.added), zap.Duration("took", time.Since(began)))
 	if j.added > 0 {
 		j.event(ctx, fmt.Sprintf("'%s' caught up, %d messages", j.address, j.added))
 	}

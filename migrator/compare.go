@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
@@ -18,33 +19,42 @@ const maxSurplus = 1000
 // shows is settled or set aside, and each that was copied is on the target, in
 // its size, with its present flags and only once. complete is false when mail has arrived meanwhile.
 func (j *job) compare(ctx context.Context, folders []*folder) (complete bool, err error) {
-	for _, f := range folders {
-		if !f.listed {
-			continue
+	var mu sync.Mutex
+	var changed []int64
+	err = j.inLanes(ctx, folders, false, func(l *job, f *folder) error {
+		same, err := l.compareFolder(ctx, f)
+		if !same {
+			mu.Lock()
+			defer mu.Unlock()
+			changed = append(changed, f.ID)
 		}
-		opened, err := j.source.Examine(ctx, f.Source)
-		if err != nil {
-			_, err := j.sourceRefuses(ctx, f, err)
-			return false, err
-		}
-		if max(1, opened.UIDValidity) != f.SourceUIDValidity {
-			delete(j.unchanged, f.ID)
-			return false, nil
-		}
-		flags := newSourceFlags()
-		missing, err := j.missing(ctx, f, opened.Exists, 1, func(m imapwire.Meta, _ bool) { flags.add(m) })
-		if err != nil {
-			return false, err
-		}
-		if len(missing) > 0 {
-			delete(j.unchanged, f.ID)
-			return false, nil
-		}
-		if err := j.compareTarget(ctx, f, flags); err != nil {
-			return false, err
-		}
+		return err
+	})
+	for _, id := range changed {
+		delete(j.unchanged, id)
 	}
-	return true, nil
+	return len(changed) == 0 && err == nil, err
+}
+
+// compareFolder reports false where mail has arrived meanwhile.
+func (j *job) compareFolder(ctx context.Context, f *folder) (complete bool, err error) {
+	if !f.listed {
+		return true, nil
+	}
+	opened, err := j.source.Examine(ctx, f.Source)
+	if err != nil {
+		_, err := j.sourceRefuses(ctx, f, err)
+		return false, err
+	}
+	if max(1, opened.UIDValidity) != f.SourceUIDValidity {
+		return false, nil
+	}
+	flags := newSourceFlags()
+	missing, err := j.missing(ctx, f, opened.Exists, 1, func(m imapwire.Meta, _ bool) { flags.add(m) })
+	if err != nil || len(missing) > 0 {
+		return false, err
+	}
+	return true, j.compareTarget(ctx, f, flags)
 }
 
 // tally is what the target shows of one run of the ledger.

@@ -166,6 +166,9 @@ func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <
 		t.Fatal(err)
 	}
 	m.Hasten(20*time.Millisecond, 20*time.Second)
+	if o.Step != nil { // written for one goroutine
+		m.OneLane()
+	}
 	done := make(chan error, 1)
 	work, stop := context.WithCancel(ctx)
 	go func() { done <- m.Run(work) }()

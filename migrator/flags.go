@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/mail"
 	"net/textproto"
 	"slices"
@@ -89,6 +90,14 @@ func (n *notKept) lose(flags []string) {
 			n.keywords[f] = true
 		}
 	}
+}
+
+func (n *notKept) add(o *notKept) {
+	n.dates += o.dates
+	n.flags += o.flags
+	n.altered += o.altered
+	n.subscriptions += o.subscriptions
+	n.lose(slices.Collect(maps.Keys(o.keywords)))
 }
 
 // report says, once a run, what the target did not keep.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
@@ -16,22 +17,16 @@ import (
 type folder struct {
 	store.Folder
 	listed bool            // the source has it now, and it can hold messages
+	asked  bool            // status is known
 	status imapwire.Status // of the source, at the start of this pass
 }
 
 // folders brings the mapping up to date, creates what is missing on the
 // target, subscribes, and returns every folder of the mapping.
 func (j *job) folders(ctx context.Context) ([]*folder, error) {
-	var err error
-	if j.here, err = survey(ctx, j.source); err != nil {
-		return nil, again(errorSource, fmt.Errorf("list the source's folders: %w", err))
-	}
-	if j.there, err = survey(ctx, j.dest); err != nil {
-		return nil, again(errorTarget, fmt.Errorf("list the target's folders: %w", err))
-	}
-	subscribed, err := j.source.Subscriptions(ctx, "*")
-	if err != nil && !isStatus(err) {
-		return nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
+	status, subscribed, err := j.surveyBoth(ctx)
+	if err != nil {
+		return nil, err
 	}
 	known, err := j.claim.Folders(ctx)
 	if err != nil {
@@ -39,6 +34,9 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	}
 	var all []*folder
 	mapping := append(known, mapFolders(known, j.here, j.there)...)
+	if err := j.prepareAtOnce(ctx, mapping, subscribed); err != nil {
+		return nil, err
+	}
 	for i := range mapping {
 		if err := j.tellApart(ctx, mapping, &mapping[i]); err != nil {
 			return nil, err
@@ -46,12 +44,34 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 		f := mapping[i]
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
 		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
+		entry.status, entry.asked = status[f.Source]
 		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
 			return nil, err
 		}
 		all = append(all, entry)
 	}
 	return all, nil
+}
+
+// surveyBoth lists the folders of both servers at the same time.
+func (j *job) surveyBoth(ctx context.Context) (status map[string]imapwire.Status, subscribed []string, err error) {
+	var target sync.WaitGroup
+	var failed error
+	target.Go(func() {
+		if j.there, failed = survey(ctx, j.dest); failed != nil {
+			failed = again(errorTarget, fmt.Errorf("list the target's folders: %w", failed))
+		}
+	})
+	defer target.Wait()
+	if j.here, status, err = surveyStatus(ctx, j.source); err != nil {
+		return nil, nil, again(errorSource, fmt.Errorf("list the source's folders: %w", err))
+	}
+	subscribed, err = j.source.Subscriptions(ctx, "*")
+	if err != nil && !isStatus(err) {
+		return nil, nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
+	}
+	target.Wait()
+	return status, subscribed, failed
 }
 
 // lister is what survey needs of a server.

@@ -27,27 +27,45 @@ type job struct {
 	domain *upstream.Domain
 	driver provision.Driver // nil where the settings name none
 
-	// source is read, dest is written, and eye looks at what dest has done. Where
-	// the target has no room for two connections, eye is dest.
-	source    sourceConn
-	dest, eye *imapwire.Conn
-	viewed    string // the folder that eye has open
+	conns
+	others []*conns // that lanes use, see inLanes
+	isLane bool
 
 	here, there side // the folders, as listed at the start of this run
 	suspects    suspects
 	withheld    map[messageKey]string // what the source lists and does not give, with the folder's name
 	notKept     notKept
 	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
-	witness     witness
+	witness     *witness
 	added       int64 // messages appended by this run
 	consent     int64 // so many messages set aside the administrator was told of, and said retry
+}
+
+// conns are connections of an account. source is read, dest is written, and eye
+// looks at what dest has done. Where the target has no room for two connections,
+// eye is dest.
+type conns struct {
+	source    sourceConn
+	dest, eye *imapwire.Conn
+	viewed    string // the folder that eye has open
+}
+
+func (c *conns) close() {
+	if c.source != nil {
+		_ = c.source.Close()
+	}
+	for _, c := range []*imapwire.Conn{c.dest, c.eye} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
 }
 
 func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 	a := claim.Account
 	j := &job{m: m, stop: ctx, claim: claim, id: a.Identity, address: a.Identity.Address(),
 		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
-		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}}
+		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}, witness: &witness{}}
 	// Retry clears the reason; nothing else does while the account waits.
 	if a.Reason == "" {
 		j.consent = m.memory.wasAsked(a.ID)
@@ -277,12 +295,9 @@ func targetTrouble(err error) error {
 // disconnect ends the connections. What they were in the middle of is settled
 // later by looking.
 func (j *job) disconnect() {
-	if j.source != nil {
-		_ = j.source.Close()
+	j.conns.close()
+	for _, c := range j.others {
+		c.close()
 	}
-	for _, c := range []*imapwire.Conn{j.dest, j.eye} {
-		if c != nil {
-			_ = c.Close()
-		}
-	}
+	j.others = nil
 }

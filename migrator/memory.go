@@ -8,12 +8,13 @@ type memory struct {
 	// source and target count the connections that were cut at a message.
 	source, target *cuts
 
-	mu    sync.Mutex
-	asked map[int64]int64
+	mu       sync.Mutex
+	asked    map[int64]int64
+	narrowed map[int64]bool // to one lane
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}}
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, narrowed: map[int64]bool{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -30,12 +31,26 @@ func (m *memory) wasAsked(account int64) (messages int64) {
 	return m.asked[account]
 }
 
+// narrow remembers that one of several connections of an account broke off.
+func (m *memory) narrow(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.narrowed[account] = true
+}
+
+func (m *memory) isNarrow(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.narrowed[account]
+}
+
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.asked, account)
+	delete(m.narrowed, account)
 }
 
 // cuts counts cut connections, by account and by the message under way.

@@ -54,8 +54,9 @@ type Options struct {
 	CredentialsMaxAge time.Duration
 	Log               *zap.Logger
 	Metrics           prometheus.Registerer
-	// Step, if set, is called at the named steps of the work (see Steps), in
-	// the worker's own goroutine. Tests kill the process there.
+	// Step, if set, is called at the named steps of the work (see Steps), in the
+	// goroutine that does it; several folders of an account may be worked on at a
+	// time. Tests kill the process there.
 	Step func(name string)
 }
 
@@ -65,6 +66,7 @@ type Migrator struct {
 	metrics   *metrics
 	memory    *memory
 	wake      chan struct{}
+	lanes     int // at most
 	ioTimeout time.Duration
 	pause     func(attempts int) time.Duration
 }
@@ -90,7 +92,7 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause,
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 

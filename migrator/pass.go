@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
@@ -76,27 +77,28 @@ func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error
 		if !f.listed {
 			continue
 		}
-		st, err := j.source.Status(ctx, f.Source)
-		if err != nil {
-			if gone, err := j.sourceRefuses(ctx, f, err); err != nil || gone {
-				if err != nil {
-					return found, err
+		if !f.asked {
+			if f.status, err = j.source.Status(ctx, f.Source); err != nil {
+				if gone, err := j.sourceRefuses(ctx, f, err); err != nil || gone {
+					if err != nil {
+						return found, err
+					}
+					continue
 				}
-				continue
 			}
 		}
-		expected += int64(st.Messages)
-		f.status = st
+		expected += int64(f.status.Messages)
 	}
 	if expected != j.claim.Account.Expected {
 		if err := j.claim.SetExpected(ctx, expected); err != nil {
 			return found, err
 		}
 	}
-	for _, f := range folders {
-		if !f.listed {
-			continue
-		}
+	left, found, err := j.copyInLanes(ctx, slices.DeleteFunc(slices.Clone(folders), func(f *folder) bool { return !f.listed }))
+	if err != nil {
+		return found, err
+	}
+	for _, f := range left {
 		n, err := j.copyFolder(ctx, f)
 		if err != nil {
 			return found, err
@@ -174,15 +176,8 @@ func (j *job) copyMissing(ctx context.Context, f *folder, missing []uint32, meta
 		return found, err
 	}
 	now := j.witness.holdBack(missing, j.dest.Has("MULTIAPPEND"))
-	for uids := range slices.Chunk(now, window) {
-		if len(metas) < len(now) { // a short folder is known already
-			if metas, err = j.list(ctx, uids); err != nil {
-				return found, err
-			}
-		}
-		if err := c.copy(ctx, only(metas, uids)); err != nil {
-			return found, err
-		}
+	if err := c.copy(ctx, now, metas); err != nil {
+		return found, err
 	}
 	if len(now) == len(missing) {
 		j.unchanged[f.ID] = before
@@ -200,12 +195,24 @@ func only(metas []imapwire.Meta, uids []uint32) []imapwire.Meta {
 // witness are messages that the first pass leaves to the second. What is
 // refused at the very end of a mailbox needs a neighbour that is accepted
 // after it, to show that it is the message and not the target.
-type witness struct{ first, second, over bool }
+type witness struct {
+	mu                  sync.Mutex
+	first, second, over bool
+}
+
+// begin has new witnesses held back.
+func (w *witness) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.first, w.second = false, false
+}
 
 // holdBack takes witnesses out of a folder's missing messages: one, or two
 // that go together where the target takes them in one command, since then one
 // can speak against the other; and one more of the next folder.
 func (w *witness) holdBack(missing []uint32, together bool) []uint32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := len(missing)
 	switch {
 	case w.over:

@@ -148,6 +148,9 @@ func (c *copier) resend(ctx context.Context, p *part, alone bool) error {
 	if len(p.messages) == 0 {
 		return nil
 	}
+	if c.isLane {
+		return errLeftOver
+	}
 	var metas []imapwire.Meta
 	var uids []uint32
 	for _, m := range p.messages {

@@ -97,10 +97,14 @@ func (c *copier) metas(ctx context.Context, pairs []landed) (map[uint32]imapwire
 	// The first look may come before the server has told this connection of
 	// the new messages; a newly opened folder has them.
 	for range 2 {
-		if err := c.view(ctx); err != nil {
-			return nil, err
+		fetch := c.eye.FetchNewMeta
+		if c.viewed != c.f.Target {
+			if _, err := c.eye.Select(ctx, c.f.Target); err != nil {
+				return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", c.f.Target, err))
+			}
+			c.viewed, fetch = c.f.Target, c.eye.FetchMeta
 		}
-		err := c.eye.FetchMeta(ctx, first, last, func(m imapwire.Meta) error {
+		err := fetch(ctx, first, last, func(m imapwire.Meta) error {
 			if wanted[m.UID] {
 				shown[m.UID] = m
 			}
@@ -115,21 +119,6 @@ func (c *copier) metas(ctx context.Context, pairs []landed) (map[uint32]imapwire
 		c.viewed = ""
 	}
 	return nil, again(errorTarget, fmt.Errorf("the target acknowledged %d messages in %s and shows %d of them", len(pairs), c.f.Target, len(shown)))
-}
-
-// view makes the eye see the target's folder as it is now.
-func (c *copier) view(ctx context.Context) error {
-	var err error
-	if c.viewed == c.f.Target {
-		err = c.eye.Noop(ctx)
-	} else {
-		_, err = c.eye.Select(ctx, c.f.Target)
-	}
-	if err != nil {
-		return again(errorTarget, fmt.Errorf("the target's folder %s: %w", c.f.Target, err))
-	}
-	c.viewed = c.f.Target
-	return nil
 }
 
 // digestSource reads messages of the source's folder that is open. Those that

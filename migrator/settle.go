@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// maxAcked and settleEvery bound what is acknowledged and not settled: after
-	// a crash that much is looked for on the target.
-	maxAcked    = 10
+	// maxAcked, in messages, and settleEvery bound what is acknowledged and not
+	// settled: after a crash that much is looked for on the target.
+	maxAcked    = 1000
 	settleEvery = 5 * time.Second
 )
 
@@ -110,7 +110,11 @@ func (c *copier) finish(ctx context.Context, b *batch) error {
 		}
 	}
 	c.acked = append(c.acked, b)
-	if len(c.acked) < maxAcked && time.Since(c.settledAt) < settleEvery {
+	n := 0
+	for _, b := range c.acked {
+		n += len(b.landed)
+	}
+	if n < maxAcked && time.Since(c.settledAt) < settleEvery {
 		return nil
 	}
 	return c.flush(ctx)

@@ -50,6 +50,8 @@ type Conn struct {
 	words       map[string]string // flags seen, see intern
 	held        []byte            // a small body whose UID is not known yet
 	bodiesFirst bool              // this server sends bodies before their UIDs
+	personal    *personal         // once known: it stays as it is while connected
+	others      *[]string         // prefixes of the other namespaces, once known
 
 	mu      sync.Mutex
 	err     error     // why the connection is closed

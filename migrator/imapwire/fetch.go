@@ -203,6 +203,16 @@ func (c *Conn) FetchMeta(ctx context.Context, first, last uint32, fn func(Meta) 
 	return err
 }
 
+// FetchNewMeta is FetchMeta of a mailbox that is open already, with a NOOP before
+// it in the same round trip: the server shows what has arrived since.
+func (c *Conn) FetchNewMeta(ctx context.Context, first, last uint32, fn func(Meta) error) error {
+	if err := c.enter(ctx, "NOOP"); err != nil {
+		return err
+	}
+	c.write(c.nextTag(), " NOOP\r\n") // leaves with the FETCH; its answer says nothing
+	return c.FetchMeta(ctx, first, last, fn)
+}
+
 // FetchBodies fetches BODY.PEEK[] of these UIDs and passes each body on while
 // it comes: size is the length of the literal, r gives exactly that many octets
 // or io.ErrUnexpectedEOF. What fn leaves unread is discarded. A UID is passed

@@ -37,9 +37,26 @@ const maxNames = 32 << 20
 
 var errTooManyNames = errors.New("the server lists more than 32 MiB of mailbox names")
 
+// personal is the personal namespace.
+type personal struct {
+	prefix string
+	delim  byte
+}
+
 // Namespace returns the prefix and separator of the personal namespace (RFC
-// 2342); without the capability, what LIST "" "" tells.
+// 2342); without the capability, what LIST "" "" tells. It asks once.
 func (c *Conn) Namespace(ctx context.Context) (prefix string, delim byte, err error) {
+	if c.personal == nil {
+		prefix, delim, err := c.askNamespace(ctx)
+		if err != nil {
+			return prefix, delim, err
+		}
+		c.personal = &personal{prefix, delim}
+	}
+	return c.personal.prefix, c.personal.delim, nil
+}
+
+func (c *Conn) askNamespace(ctx context.Context) (prefix string, delim byte, err error) {
 	found := false
 	if c.caps["NAMESPACE"] || c.caps["IMAP4REV2"] {
 		_, err := c.do(ctx, "NAMESPACE", nil, func(r *response) (err error) {
@@ -317,12 +334,16 @@ func (c *Conn) open(ctx context.Context, command, mailbox string) (Selected, err
 // Create creates a mailbox, with USE (RFC 6154) where specialUse is not empty
 // and CREATE-SPECIAL-USE is offered.
 func (c *Conn) Create(ctx context.Context, mailbox, specialUse string) error {
+	_, err := c.do(ctx, "CREATE", c.createArgs(mailbox, specialUse), nil)
+	return err
+}
+
+func (c *Conn) createArgs(mailbox, specialUse string) []any {
 	args := []any{str(mailbox)}
 	if IsFlag(specialUse) && c.caps["CREATE-SPECIAL-USE"] {
 		args = append(args, "(USE ("+specialUse+"))")
 	}
-	_, err := c.do(ctx, "CREATE", args, nil)
-	return err
+	return args
 }
 
 // Subscribe subscribes a mailbox.

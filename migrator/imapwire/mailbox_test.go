@@ -119,16 +119,20 @@ func TestOtherNamespaces(t *testing.T) {
 		c := dial(t, "NAMESPACE", Options{}, func(s *server) {
 			s.command("NAMESPACE")
 			s.send(answer, "TAG OK")
-			s.command("NAMESPACE")
-			s.send("TAG NO not here")
 		})
-		got, err := c.OtherNamespaces(t.Context())
-		if !slices.Equal(got, want) || err != nil {
-			t.Errorf("%s: got %q, want %q, %v", answer, got, want, err)
+		for range 2 { // the second time it does not ask
+			got, err := c.OtherNamespaces(t.Context())
+			if !slices.Equal(got, want) || err != nil {
+				t.Errorf("%s: got %q, want %q, %v", answer, got, want, err)
+			}
 		}
-		if got, err := c.OtherNamespaces(t.Context()); got != nil || err != nil {
-			t.Errorf("refused: got %q, %v", got, err)
-		}
+	}
+	c := dial(t, "NAMESPACE", Options{}, func(s *server) {
+		s.command("NAMESPACE")
+		s.send("TAG NO not here")
+	})
+	if got, err := c.OtherNamespaces(t.Context()); got != nil || err != nil {
+		t.Errorf("refused: got %q, %v", got, err)
 	}
 }
 

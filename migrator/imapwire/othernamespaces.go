@@ -7,8 +7,19 @@ import (
 
 // OtherNamespaces returns the prefixes of other users' and of shared mailboxes
 // (RFC 2342): what lies below them is nobody's own mail. Without the
-// capability, or where the server refuses to tell, there are none.
+// capability, or where the server refuses to tell, there are none. It asks once.
 func (c *Conn) OtherNamespaces(ctx context.Context) ([]string, error) {
+	if c.others == nil {
+		prefixes, err := c.askOtherNamespaces(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.others = &prefixes
+	}
+	return *c.others, nil
+}
+
+func (c *Conn) askOtherNamespaces(ctx context.Context) ([]string, error) {
 	if !c.caps["NAMESPACE"] && !c.caps["IMAP4REV2"] {
 		return nil, nil
 	}
