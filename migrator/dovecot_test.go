@@ -142,8 +142,28 @@ func (b *bench) begin(t testing.TB, n store.NewAccount) store.Account {
 	return a
 }
 
+// readBy has the source read over these protocols; pop3 is the port of its POP3.
+func (b *bench) readBy(t testing.TB, pop3 int, protocols ...config.Protocol) *bench {
+	t.Helper()
+	cfg := *b.domains[domain].Config
+	cfg.Source.Protocols = protocols
+	cfg.Source.POP3 = &config.Server{Address: config.Addresses{{Host: "127.0.0.1", Port: uint16(pop3)}}, TLS: config.TLSNone}
+	domains, err := upstream.Domains(&config.Config{Domains: []config.Domain{cfg}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.domains = domains
+	return b
+}
+
 // run runs a Migrator until the account is in one of the states, and returns it.
 func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...store.State) store.Account {
+	t.Helper()
+	return b.runUntil(t, o, local, func(a store.Account) bool { return slices.Contains(states, a.State) })
+}
+
+// runUntil runs a Migrator, prepared by some more, until the account is as wanted.
+func (b *bench) runUntil(t testing.TB, o migrator.Options, local string, done func(store.Account) bool, prepare ...func(*migrator.Migrator)) store.Account {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -154,12 +174,15 @@ func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...st
 		t.Fatal(err)
 	}
 	m.Hasten(20*time.Millisecond, 20*time.Second)
-	done := make(chan error, 1)
+	for _, f := range prepare {
+		f(m)
+	}
+	ended := make(chan error, 1)
 	work, stop := context.WithCancel(ctx)
-	go func() { done <- m.Run(work) }()
+	go func() { ended <- m.Run(work) }()
 	defer func() {
 		stop()
-		if err := <-done; err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	}()
@@ -168,7 +191,7 @@ func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...st
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(states, a.State) {
+		if done(a) {
 			return a
 		}
 		select {

@@ -96,12 +96,17 @@ func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
 	return password, version, err
 }
 
-// login logs the account in on a server over IMAP. The session's outcome is
-// Accepted when err is nil; every other error is an *upstream.Error.
-func (j *job) login(ctx context.Context, s *upstream.Server, password config.Secret) (*imapwire.Conn, error) {
+// session logs the account in on a server. Its outcome is Accepted when err is
+// nil; every other error is an *upstream.Error.
+func (j *job) session(ctx context.Context, s *upstream.Server, password config.Secret) (*upstream.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	session, err := s.Login(ctx, upstream.Credentials{Identity: j.id, Password: password}, upstream.Client{})
+	return s.Login(ctx, upstream.Credentials{Identity: j.id, Password: password}, upstream.Client{})
+}
+
+// login is session over IMAP.
+func (j *job) login(ctx context.Context, s *upstream.Server, password config.Secret) (*imapwire.Conn, error) {
+	session, err := j.session(ctx, s, password)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +130,30 @@ func (j *job) tryTarget(ctx context.Context, password config.Secret) error {
 	return nil
 }
 
+// sourceServer is where the copy reads: the source, over the first of its
+// protocols.
+func (j *job) sourceServer() (*upstream.Server, error) {
+	protocol := config.IMAP
+	if named := j.domain.Config.Source.Protocols; len(named) > 0 {
+		protocol = named[0]
+	}
+	server := j.domain.Source.Over(protocol)
+	if server == nil {
+		return nil, &halt{state: store.Waiting, reason: errorInternal,
+			err: fmt.Errorf("the source has no %s in the settings: the copy reads over it", protocol)}
+	}
+	return server, nil
+}
+
+// reader makes a source of a session that has been logged in; login gives
+// further ones.
+func (j *job) reader(ctx context.Context, session *upstream.Session, login func(context.Context) (*upstream.Session, error)) (sourceConn, error) {
+	if session.Protocol == config.POP3 {
+		return j.openPOP3(ctx, session, login)
+	}
+	return j.wire(session), nil
+}
+
 func errNoIMAP(which string) error {
 	return &halt{state: store.Waiting, reason: errorInternal,
 		err: fmt.Errorf("the %s has no imap in the settings: the copy needs it", which)}
@@ -143,14 +172,16 @@ func outcome(err error) upstream.Outcome {
 
 // connect logs in to both servers with the sealed password.
 func (j *job) connect(ctx context.Context) error {
-	if j.domain.Source.IMAP == nil {
-		return errNoIMAP("source")
+	server, err := j.sourceServer()
+	if err != nil {
+		return err
 	}
 	password, _, err := j.password(ctx)
 	if err != nil {
 		return err
 	}
-	source, err := j.login(ctx, j.domain.Source.IMAP, password)
+	login := func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, password) }
+	session, err := login(ctx)
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss:
@@ -162,7 +193,9 @@ func (j *job) connect(ctx context.Context) error {
 	default:
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
-	j.source = source
+	if j.source, err = j.reader(ctx, session, login); err != nil {
+		return err
+	}
 	if j.dest, err = j.openTarget(ctx, password); err != nil {
 		return err
 	}

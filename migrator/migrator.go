@@ -66,6 +66,7 @@ type Migrator struct {
 	memory    *memory
 	wake      chan struct{}
 	ioTimeout time.Duration
+	pop       popTimes
 	pause     func(attempts int) time.Duration
 }
 
@@ -90,7 +91,7 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause,
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pop: defaultPopTimes, pause: pause,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 
