@@ -62,7 +62,7 @@ func (e *StatusError) Error() string { return e.Command + ": -ERR " + e.Text }
 // Temporary reports whether the code says that this may work later (RFC 3206,
 // RFC 2449): nothing is known then of what the command asked for.
 func (e *StatusError) Temporary() bool {
-	return e.Code == "SYS" || strings.HasPrefix(e.Code, "SYS/") || e.Code == "IN-USE" || e.Code == "LOGIN-DELAY"
+	return e.Code == "SYS/TEMP" || e.Code == "IN-USE" || e.Code == "LOGIN-DELAY"
 }
 
 // New starts on a session that upstream has logged in. The connection is the
