@@ -379,6 +379,45 @@ func TestPOP3CatchUp(t *testing.T) {
 	}
 }
 
+// Names that change in the middle of a move, or fail for a while, double nothing.
+func TestPOP3NamesInMidMove(t *testing.T) {
+	for name, change := range map[string]func(*fakePOP3){
+		"named anew":       func(f *fakePOP3) { each(f, func(i int, m *popMail) { m.uidl = fmt.Sprint("anew-", i) }) },
+		"one name for all": func(f *fakePOP3) { each(f, func(_ int, m *popMail) { m.uidl = "uid-7" }) },
+		"no names for a while": func(f *fakePOP3) {
+			was, sessions := f.caps, f.sessions
+			f.noUIDL, f.caps = true, nil
+			f.login = func(n int) string {
+				if n > sessions+3 {
+					f.noUIDL, f.caps = false, was
+				}
+				return ""
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, b := popFakes(t, func(f *fakePOP3) { f.fill(350) })
+			b.anna(t)
+			o := b.options(t)
+			o.Concurrency = 1
+			k := &killer{name: "settle.committed", n: 2, died: make(chan struct{})}
+			o.Step = k.step
+			crash(t, b, o, k)
+			if a, err := b.store.Account(context.Background(), identity("anna").Address()); err != nil || a.Messages == 0 || a.Messages == 350 {
+				t.Fatal("killed too early or too late:", a.Messages, err)
+			}
+			source.mu.Lock()
+			change(source)
+			source.mu.Unlock()
+			if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 350 {
+				t.Fatal(a.State, a.Messages, a.Reason)
+			}
+			source.inbox(t, target)
+		})
+	}
+}
+
 // A session ends when its time is up and when nothing is read, so that others
 // get the maildrop, and what comes next is read in another one.
 func TestPOP3SessionsAreShort(t *testing.T) {

@@ -61,6 +61,9 @@ func assignUIDs(ctx context.Context, claim *store.Claim, d *maildrop, names []st
 	if err := a.relink(ctx, claim); err != nil {
 		return 0, false, err
 	}
+	if err := a.unmatch(ctx, claim); err != nil {
+		return 0, false, err
+	}
 	var fresh []store.UIDL
 	for i, n := range a.names {
 		uid, is := a.known[n]
@@ -170,18 +173,53 @@ func (a *assignment) relink(ctx context.Context, claim *store.Claim) error {
 	return nil
 }
 
+// unmatch has INBOX matched with the target anew if a message without a known
+// name may be one that was under way to the target when the work broke off: its
+// UID is not in the ledger, so that nothing links it with its new name.
+func (a *assignment) unmatch(ctx context.Context, claim *store.Claim) error {
+	present, unknown := map[uint32]bool{}, false
+	for _, n := range a.names {
+		uid, is := a.known[n]
+		present[uid] = is
+		unknown = unknown || !is
+	}
+	if !unknown || len(a.known) == 0 {
+		return nil
+	}
+	intents, err := claim.Intents(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := popFolder(ctx, claim)
+	if err != nil || f == nil || !f.Matched {
+		return err
+	}
+	gone := func(m store.IntentMessage) bool { return !present[m.SourceUID] }
+	if slices.ContainsFunc(intents, func(in store.Intent) bool { return in.FolderID == f.ID && slices.ContainsFunc(in.Messages, gone) }) {
+		f.Matched = false
+		return claim.PutFolder(ctx, f)
+	}
+	return nil
+}
+
+// popFolder is INBOX in the mapping; nil where it is not there yet.
+func popFolder(ctx context.Context, claim *store.Claim) (*store.Folder, error) {
+	folders, err := claim.Folders(ctx)
+	at := slices.IndexFunc(folders, func(f store.Folder) bool { return f.Source == popInbox && f.SourceUIDValidity == popValidity })
+	if err != nil || at < 0 {
+		return nil, err
+	}
+	return &folders[at], nil
+}
+
 // copiedAndGone lists the UIDs of messages that were copied and that the
 // maildrop does not show, by digest.
 func copiedAndGone(ctx context.Context, claim *store.Claim, present map[uint32]bool) (map[store.Digest][]uint32, error) {
-	folders, err := claim.Folders(ctx)
-	if err != nil {
+	f, err := popFolder(ctx, claim)
+	if err != nil || f == nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(folders, func(f store.Folder) bool { return f.Source == popInbox && f.SourceUIDValidity == popValidity })
-	if at < 0 {
-		return nil, nil
-	}
-	runs, err := claim.Ledger(ctx, folders[at].ID)
+	runs, err := claim.Ledger(ctx, f.ID)
 	if err != nil {
 		return nil, err
 	}
