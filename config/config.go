@@ -140,10 +140,11 @@ const AccessUsername AccessMode = "username" // the login name is the address
 // Source is the old server of a domain. A protocol that is nil is not served
 // by it.
 type Source struct {
-	Protocols []Protocol `koanf:"protocols" doc:"What the copy reads from: [imap], [pop3] (INBOX alone, for servers without IMAP), or [imap, pop3] (the mail by IMAP, and beside it how POP3 numbers it). Default: imap if it is there, else pop3." example:"[imap]"`
-	IMAP      *Server    `koanf:"imap" doc:"How to reach it over IMAP."`
-	POP3      *Server    `koanf:"pop3" doc:"How to reach it over POP3."`
-	Master    Master     `koanf:"master" doc:"A user who may log in for every other. Accounts whose own password is not known, or no longer taken, are read with it."`
+	Protocols    []Protocol `koanf:"protocols" doc:"What the copy reads from: [imap], [pop3] (INBOX alone, for servers without IMAP), or [imap, pop3] (the mail by IMAP, and beside it how POP3 numbers it). Default: imap if it is there, else pop3." example:"[imap]"`
+	IMAP         *Server    `koanf:"imap" doc:"How to reach it over IMAP."`
+	POP3         *Server    `koanf:"pop3" doc:"How to reach it over POP3."`
+	POP3ExpireOK bool       `koanf:"pop3_expire_ok" default:"false" doc:"Read also a POP3 server that announces EXPIRE 0: that it may delete messages once they are read. migproxy never asks it to; whether it does nevertheless only its administrator knows."`
+	Master       Master     `koanf:"master" doc:"A user who may log in for every other. Accounts whose own password is not known, or no longer taken, are read with it."`
 }
 
 // Target is the new server of a domain.

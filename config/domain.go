@@ -64,6 +64,9 @@ func (s *settings) protocols(key string, source Source) {
 			s.report(at, "names %[1]s, and %[2]s.%[1]s is missing; write how to reach the server there", p, key)
 		}
 	}
+	if source.POP3ExpireOK && !slices.Contains(source.Protocols, POP3) {
+		s.report(key+".pop3_expire_ok", "is for a source that is read over POP3; take it away, or name pop3 under protocols")
+	}
 }
 
 func (s *settings) master(key string, m Master) {

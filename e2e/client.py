@@ -141,6 +141,8 @@ def commands(request):
 
 def pop3dump(request):
     c = pop3(request)
+    if "UTF8" in c.capa():  # or a Courier wraps messages with 8-bit headers into others
+        c.utf8()
     count, _ = c.stat()
     uidl = [text(line).split(" ", 1)[1] for line in c.uidl()[1]]
     digests = [hashlib.sha256(b"\r\n".join(c.retr(i + 1)[1]) + b"\r\n").hexdigest() for i in range(count)]

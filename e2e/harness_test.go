@@ -66,6 +66,7 @@ type endpoint struct {
 	imap, pop3 int // ports
 	tls        string
 	caFile     string
+	protocols  string // what the copy reads from, such as "[imap, pop3]"
 }
 
 func dovecotEndpoint(d *servers.Dovecot) endpoint {
@@ -81,6 +82,9 @@ func (e endpoint) yaml() string {
 		if p.port != 0 {
 			fmt.Fprintf(&b, "      %s: { address: \"127.0.0.1:%d\", tls: %s, ca_file: %q }\n", p.name, p.port, e.tls, e.caFile)
 		}
+	}
+	if e.protocols != "" {
+		fmt.Fprintf(&b, "      protocols: %s\n", e.protocols)
 	}
 	return b.String()
 }

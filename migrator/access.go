@@ -57,13 +57,20 @@ func (j *job) loginFlipped(ctx context.Context, side store.Side, server *upstrea
 }
 
 // openFlippedSource logs an account that lives on the target in on the source.
-func (j *job) openFlippedSource(ctx context.Context) (err error) {
-	session, err := j.loginFlipped(ctx, store.SideSource, j.domain.Source.IMAP, j.domain.Source.Master)
+func (j *job) openFlippedSource(ctx context.Context) error {
+	server, err := j.sourceServer()
+	if err != nil {
+		return err
+	}
+	login := func(ctx context.Context) (*upstream.Session, error) {
+		return j.loginFlipped(ctx, store.SideSource, server, j.domain.Source.Master)
+	}
+	session, err := login(ctx)
 	if err != nil {
 		return accessTrouble(err, errorSource, "source")
 	}
-	j.source = j.wire(session)
-	return nil
+	j.source, err = j.reader(ctx, session, login)
+	return err
 }
 
 // openFlippedTarget logs an account that lives on the target in there. Its

@@ -218,7 +218,7 @@ func (c *copier) send(ctx context.Context, group []imapwire.Meta) error {
 		TargetUIDValidity: c.f.TargetUIDValidity, TargetUIDNext: c.uidNext}}
 	for i, m := range group {
 		if m.Date.IsZero() {
-			date, err := c.headerDate(ctx, m.UID)
+			date, err := c.headerDate(ctx, c.f, m.UID)
 			if err != nil {
 				return err
 			}

@@ -142,6 +142,20 @@ func (b *bench) begin(t testing.TB, n store.NewAccount) store.Account {
 	return a
 }
 
+// readBy has the source read over these protocols; pop3 is the port of its POP3.
+func (b *bench) readBy(t testing.TB, pop3 int, protocols ...config.Protocol) *bench {
+	t.Helper()
+	cfg := *b.domains[domain].Config
+	cfg.Source.Protocols = protocols
+	cfg.Source.POP3 = &config.Server{Address: config.Addresses{{Host: "127.0.0.1", Port: uint16(pop3)}}, TLS: config.TLSNone}
+	domains, err := upstream.Domains(&config.Config{Domains: []config.Domain{cfg}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.domains = domains
+	return b
+}
+
 // run runs a Migrator until the account is in one of the states, and returns it.
 func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...store.State) store.Account {
 	t.Helper()
@@ -157,6 +171,12 @@ func (b *bench) until(t testing.TB, o migrator.Options, local string, wanted fun
 // untilDead is until, or until something has died.
 func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <-chan struct{}, wanted func(store.Account) bool) store.Account {
 	t.Helper()
+	return b.runUntil(t, o, local, died, wanted)
+}
+
+// runUntil runs a Migrator, prepared by some more.
+func (b *bench) runUntil(t testing.TB, o migrator.Options, local string, died <-chan struct{}, wanted func(store.Account) bool, prepare ...func(*migrator.Migrator)) store.Account {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	changes, unsubscribe := b.store.Subscribe(true)
@@ -169,12 +189,15 @@ func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <
 	if o.Step != nil { // written for one goroutine
 		m.OneLane()
 	}
-	done := make(chan error, 1)
+	for _, f := range prepare {
+		f(m)
+	}
+	ended := make(chan error, 1)
 	work, stop := context.WithCancel(ctx)
-	go func() { done <- m.Run(work) }()
+	go func() { ended <- m.Run(work) }()
 	defer func() {
 		stop()
-		if err := <-done; err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	}()

@@ -10,4 +10,10 @@ func (m *Migrator) OneLane() { m.lanes = 1 }
 func (m *Migrator) Hasten(pause, io time.Duration) {
 	m.pause = func(int) time.Duration { return pause }
 	m.ioTimeout = io
+	m.pop.pause = pause
+}
+
+// ShortSessions bounds the sessions over POP3, for tests.
+func (m *Migrator) ShortSessions(session, idle time.Duration) {
+	m.pop.session, m.pop.idle = session, idle
 }

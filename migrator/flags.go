@@ -60,19 +60,25 @@ func holds(have, want []string) bool {
 	})
 }
 
-// headerDate is the Date field of a message whose INTERNALDATE the source does
-// not tell; zero where that is missing or invalid too.
-func (j *job) headerDate(ctx context.Context, uid uint32) (time.Time, error) {
-	header, err := j.source.FetchHeader(ctx, uid, "Date")
+// headerDate is the date of a message whose INTERNALDATE the source does not
+// tell: when it was last received, by its topmost Received field (RFC 5321
+// section 4.4), else that of its Date field; zero where both are missing or invalid.
+func (j *job) headerDate(ctx context.Context, f *folder, uid uint32) (time.Time, error) {
+	header, err := j.source.FetchHeader(ctx, uid, "Received", "Date")
 	if err != nil && !isStatus(err) {
+		if ctx.Err() == nil {
+			j.m.memory.source.note(j.claim.Account.ID, key(f, uid))
+		}
 		return time.Time{}, again(errorSource, fmt.Errorf("fetch the date of UID %d: %w", uid, err))
 	}
 	fields, _ := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(header, "\r\n\r\n"...)))).ReadMIMEHeader()
-	date, err := mail.ParseDate(fields.Get("Date"))
-	if err != nil {
-		return time.Time{}, nil // a bad date is no reason not to copy the message
+	received := fields.Get("Received")
+	for _, text := range []string{received[strings.LastIndexByte(received, ';')+1:], fields.Get("Date")} {
+		if date, err := mail.ParseDate(strings.TrimSpace(text)); err == nil {
+			return date, nil
+		}
 	}
-	return date, nil
+	return time.Time{}, nil // a bad date is no reason not to copy the message
 }
 
 // notKept counts what the target did not keep of messages that it took.

@@ -30,6 +30,8 @@ type job struct {
 	conns
 	others []*conns // that lanes use, see inLanes
 	isLane bool
+	// sourceCreds and targetCreds are what has opened the two servers in this run.
+	sourceCreds, targetCreds upstream.Credentials
 
 	here, there side // the folders, as listed at the start of this run
 	suspects    suspects
@@ -121,16 +123,22 @@ func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
 	return password, version, err
 }
 
-// login logs the account in on a server over IMAP. The session's outcome is
-// Accepted when err is nil; every other error is an *upstream.Error.
+// session logs the account in on a server. Its outcome is Accepted when err is
+// nil; every other error is an *upstream.Error.
+func (j *job) session(ctx context.Context, s *upstream.Server, creds upstream.Credentials) (*upstream.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	return s.Login(ctx, creds, upstream.Client{})
+}
+
+// login is session over IMAP, with a password.
 func (j *job) login(ctx context.Context, s *upstream.Server, password config.Secret) (*imapwire.Conn, error) {
 	return j.loginAs(ctx, s, upstream.Credentials{Identity: j.id, Password: password})
 }
 
+// loginAs is session over IMAP.
 func (j *job) loginAs(ctx context.Context, s *upstream.Server, creds upstream.Credentials) (*imapwire.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
-	defer cancel()
-	session, err := s.Login(ctx, creds, upstream.Client{})
+	session, err := j.session(ctx, s, creds)
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +162,30 @@ func (j *job) tryTarget(ctx context.Context, password config.Secret) error {
 	return nil
 }
 
+// sourceServer is where the copy reads: the source, over the first of its
+// protocols.
+func (j *job) sourceServer() (*upstream.Server, error) {
+	protocol := config.IMAP
+	if named := j.domain.Config.Source.Protocols; len(named) > 0 {
+		protocol = named[0]
+	}
+	server := j.domain.Source.Over(protocol)
+	if server == nil {
+		return nil, &halt{state: store.Waiting, reason: errorInternal,
+			err: fmt.Errorf("the source has no %s in the settings: the copy reads over it", protocol)}
+	}
+	return server, nil
+}
+
+// reader makes a source of a session that has been logged in; login gives
+// further ones.
+func (j *job) reader(ctx context.Context, session *upstream.Session, login func(context.Context) (*upstream.Session, error)) (sourceConn, error) {
+	if session.Protocol == config.POP3 {
+		return j.openPOP3(ctx, session, login)
+	}
+	return j.wire(session), nil
+}
+
 func errNoIMAP(which string) error {
 	return &halt{state: store.Waiting, reason: errorInternal,
 		err: fmt.Errorf("the %s has no imap in the settings: the copy needs it", which)}
@@ -173,8 +205,9 @@ func outcome(err error) upstream.Outcome {
 // connectSource logs in to the source with the sealed password. Where none is
 // known, a master user reads the mailbox until its owner logs in.
 func (j *job) connectSource(ctx context.Context) error {
-	if j.domain.Source.IMAP == nil {
-		return errNoIMAP("source")
+	server, err := j.sourceServer()
+	if err != nil {
+		return err
 	}
 	creds := upstream.Credentials{Identity: j.id, Master: j.domain.Source.Master}
 	password, _, err := j.password(ctx)
@@ -184,7 +217,8 @@ func (j *job) connectSource(ctx context.Context) error {
 	case creds.Master == nil || !isHalt(err):
 		return err
 	}
-	source, err := j.loginAs(ctx, j.domain.Source.IMAP, creds)
+	login := func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) }
+	session, err := login(ctx)
 	if creds.Master != nil && outcome(err) != upstream.Accepted {
 		return accessTrouble(err, errorSource, "source")
 	}
@@ -199,8 +233,9 @@ func (j *job) connectSource(ctx context.Context) error {
 	default:
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
-	j.source = source
-	return nil
+	j.sourceCreds = creds
+	j.source, err = j.reader(ctx, session, login)
+	return err
 }
 
 // connectTarget logs in to the target, twice where it lets us.
@@ -215,6 +250,7 @@ func (j *job) connectTarget(ctx context.Context) (err error) {
 	if j.dest, creds, err = j.openDest(ctx, creds); err != nil {
 		return err
 	}
+	j.targetCreds = creds
 	switch j.eye, err = j.loginAs(ctx, j.domain.Target.IMAP, creds); outcome(err) {
 	case upstream.Accepted:
 	case upstream.Unavailable: // most likely a limit of connections

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"migproxy/migrator/imapwire"
-	"migproxy/upstream"
 )
 
 const (
@@ -50,16 +49,11 @@ func (j *job) absorb(l *job) {
 // openConns logs in for one more lane. That has no eye of its own: while it
 // looks or waits, others append.
 func (j *job) openConns(ctx context.Context) (*conns, error) {
-	password, _, err := j.password(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var c [2]*imapwire.Conn
 	var errs [2]error
 	var logins sync.WaitGroup
-	for i, s := range []*upstream.Server{j.domain.Source.IMAP, j.domain.Target.IMAP} {
-		logins.Go(func() { c[i], errs[i] = j.login(ctx, s, password) })
-	}
+	logins.Go(func() { c[0], errs[0] = j.loginAs(ctx, j.domain.Source.IMAP, j.sourceCreds) })
+	logins.Go(func() { c[1], errs[1] = j.loginAs(ctx, j.domain.Target.IMAP, j.targetCreds) })
 	logins.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		for _, c := range c {

@@ -11,10 +11,11 @@ type memory struct {
 	mu       sync.Mutex
 	asked    map[int64]int64
 	narrowed map[int64]bool // to one lane
+	sizes    map[int64]bool // accounts of which a POP3 source lists wrong sizes
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, narrowed: map[int64]bool{}}
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, narrowed: map[int64]bool{}, sizes: map[int64]bool{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -51,6 +52,21 @@ func (m *memory) forget(account int64) {
 	defer m.mu.Unlock()
 	delete(m.asked, account)
 	delete(m.narrowed, account)
+	delete(m.sizes, account)
+}
+
+// noteSizesWrong remembers that a POP3 source has listed a large message with
+// another size than it has.
+func (m *memory) noteSizesWrong(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sizes[account] = true
+}
+
+func (m *memory) sizesWrong(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sizes[account]
 }
 
 // cuts counts cut connections, by account and by the message under way.

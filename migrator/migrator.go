@@ -68,6 +68,7 @@ type Migrator struct {
 	wake      chan struct{}
 	lanes     int // at most
 	ioTimeout time.Duration
+	pop       popTimes
 	pause     func(attempts int) time.Duration
 }
 
@@ -92,7 +93,7 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause, lanes: maxLanes,
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pop: defaultPopTimes, pause: pause, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 

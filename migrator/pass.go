@@ -58,6 +58,9 @@ func (j *job) copyAll(ctx context.Context) error {
 			j.m.step(stepCompared)
 			j.event(ctx, fmt.Sprintf("Messages for '%s' migrated, %d messages", j.address, j.claim.Account.Messages))
 			j.report(ctx)
+			if err := j.noteUIDLs(ctx); err != nil {
+				return err
+			}
 			return j.tooManyAside()
 		}
 	}

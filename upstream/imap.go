@@ -191,6 +191,9 @@ func (d *imap) tell(c Client) error {
 	return err
 }
 
+// unaltered has nothing to do: IMAP alters nothing.
+func (d *imap) unaltered() error { return nil }
+
 // authenticate uses SASL PLAIN where it is announced, else LOGIN.
 func (d *imap) authenticate(user, authzid string, password config.Secret) ([]string, error) {
 	secret := password.Reveal()

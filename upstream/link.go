@@ -48,6 +48,8 @@ type dialogue interface {
 	tellable() bool
 	// tell says who the client is, where the server takes it.
 	tell(Client) error
+	// unaltered asks for mail as it lies there: it is migproxy itself that reads.
+	unaltered() error
 	// authenticate logs the user in and returns the capabilities after login.
 	authenticate(user, authzid string, password config.Secret) ([]string, error)
 	// goodbye ends the dialogue without a login.

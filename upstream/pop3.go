@@ -167,6 +167,19 @@ func (d *pop3) tell(c Client) error {
 	return err
 }
 
+// unaltered sends UTF8 where CAPA lists it (RFC 6856 section 2.1): without it a
+// Courier wraps messages with eight bits in their headers into others. The
+// answer changes nothing: a server that refuses is one without it.
+func (d *pop3) unaltered() error {
+	for _, line := range d.caps {
+		if words := strings.Fields(line); len(words) > 0 && words[0] == "UTF8" {
+			_, err := d.do("UTF8")
+			return err
+		}
+	}
+	return nil
+}
+
 // authenticate uses SASL PLAIN where CAPA lists it, else USER and PASS.
 func (d *pop3) authenticate(user, authzid string, password config.Secret) ([]string, error) {
 	secret := password.Reveal()

@@ -307,6 +307,37 @@ func TestWhoTheClientIs(t *testing.T) {
 			C: PASS s3cret
 			S: +OK in`},
 		{"XCLIENT not offered", config.POP3, who, userPass + "S: +OK in"},
+		{"a client gets no UTF8 that it has not asked for", config.POP3, who, `S: +OK ready.
+			C: CAPA
+			S: +OK list
+			S: UTF8 USER
+			S: .
+			C: USER anna@example.com
+			S: +OK
+			C: PASS s3cret
+			S: +OK in`},
+		{"migproxy itself, with UTF8", config.POP3, upstream.Client{}, `S: +OK ready.
+			C: CAPA
+			S: +OK list
+			S: UTF8 USER
+			S: .
+			C: UTF8
+			S: +OK
+			C: USER anna@example.com
+			S: +OK
+			C: PASS s3cret
+			S: +OK in`},
+		{"migproxy itself, UTF8 refused", config.POP3, upstream.Client{}, `S: +OK ready.
+			C: CAPA
+			S: +OK list
+			S: utf8
+			S: .
+			C: UTF8
+			S: -ERR what
+			C: USER anna@example.com
+			S: +OK
+			C: PASS s3cret
+			S: +OK in`},
 		{"migproxy itself over POP3", config.POP3, upstream.Client{}, `S: +OK [XCLIENT] Dovecot ready.
 			C: CAPA
 			S: -ERR what

@@ -27,7 +27,8 @@ const loginTimeout = time.Minute
 const defaultTTL = 5
 
 // Client is who is connecting, as the server is told (Dovecot's ID and
-// XCLIENT). The zero Client is migproxy itself: nothing is said.
+// XCLIENT). The zero Client is migproxy itself: nothing is said, but a POP3
+// server is asked not to alter messages (UTF8).
 type Client struct {
 	Remote    netip.AddrPort
 	Local     netip.AddrPort // the address that the client connected to
@@ -151,10 +152,12 @@ func (s *Server) Login(ctx context.Context, c Credentials, who Client) (*Session
 }
 
 func (s *Server) login(l *link, c Credentials, who Client) (*Session, error) {
+	prepare := l.dialogue.unaltered
 	if who != (Client{}) {
-		if err := l.dialogue.tell(who); err != nil {
-			return nil, err
-		}
+		prepare = func() error { return l.dialogue.tell(who) }
+	}
+	if err := prepare(); err != nil {
+		return nil, err
 	}
 	caps, err := l.dialogue.authenticate(c.names(s.cfg.Username))
 	if err != nil {

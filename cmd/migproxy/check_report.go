@@ -115,7 +115,8 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 		}
 		all = append(all, trustNote(f, findings))
 	}
-	all = append(all, copyNotes(findings)...)
+	all = append(all, copyNotes(domain, findings)...)
+	all = append(all, popNotes(domain, findings)...)
 	if domain.Source.POP3 != nil && domain.Target.POP3 == nil {
 		all = append(all, "the target has no pop3: POP3 users who have moved get a temporary failure; name target.pop3 if there is one")
 	}
@@ -157,7 +158,7 @@ func sameHost(a, b *finding) bool {
 }
 
 // copyNotes says how the copy will be.
-func copyNotes(findings []*finding) (all []string) {
+func copyNotes(domain *config.Domain, findings []*finding) (all []string) {
 	i := slices.IndexFunc(findings, func(f *finding) bool {
 		return f.side == "target" && f.protocol == config.IMAP && f.err == nil
 	})
@@ -178,11 +179,16 @@ func copyNotes(findings []*finding) (all []string) {
 	unless("MULTIAPPEND", "messages are sent one by one; slower, nothing is lost")
 	unless("LITERAL+", "each message waits for the target's go-ahead; slower, nothing is lost")
 	unless("SPECIAL-USE", "Sent, Drafts, Junk and Trash are matched by their names alone")
+	if overPOP3, _ := readOver(domain, config.POP3); overPOP3 {
+		return append(all, "kept: octets; "+refusedNote)
+	}
 	return append(all,
 		"kept: folders, subscriptions, octets, internal dates, flags; keywords as far as the target's folders permit new ones (PERMANENTFLAGS \\*)",
 		"not kept: UIDs, so clients download once again; shared and public folders; access lists; filters (Sieve)",
-		"what the target refuses is set aside and what it alters is noted: `migproxy account show ADDRESS`")
+		refusedNote)
 }
+
+const refusedNote = "what the target refuses is set aside and what it alters is noted: `migproxy account show ADDRESS`"
 
 // loopback says whether an address with a port is this machine's own.
 func loopback(hostport string) bool {

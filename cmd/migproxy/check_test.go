@@ -85,6 +85,33 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// What check says about a source that is read over POP3.
+func TestCheckNotesOverPOP3(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		source       config.Source
+		capabilities []string
+		want, not    string
+	}{
+		{"all is well", config.Source{Protocols: []config.Protocol{config.POP3}}, []string{"TOP", "UIDL", "EXPIRE 30"}, "INBOX alone", "if the source's pop3"},
+		{"what is kept", config.Source{Protocols: []config.Protocol{config.POP3}}, nil, "kept: octets; what", "kept: folders"},
+		{"EXPIRE 0", config.Source{Protocols: []config.Protocol{config.IMAP, config.POP3}}, []string{"EXPIRE 0 USER"}, "write pop3_expire_ok: true", "INBOX alone"},
+		{"EXPIRE 0 is known", config.Source{Protocols: []config.Protocol{config.POP3}, POP3ExpireOK: true}, []string{"EXPIRE 0"}, "the settings take that", "write pop3_expire_ok"},
+		{"no UIDL", config.Source{Protocols: []config.Protocol{config.POP3}}, []string{"TOP"}, "make migration.catch_up long", "no TOP"},
+		{"no TOP", config.Source{Protocols: []config.Protocol{config.POP3}}, []string{"UIDL"}, "by RETR", "no UIDL"},
+		{"not read over POP3", config.Source{Protocols: []config.Protocol{config.IMAP}}, []string{"EXPIRE 0"}, "kept: folders", "EXPIRE"},
+	} {
+		findings := []*finding{
+			{side: "source", protocol: config.POP3, probe: upstream.Probe{Remote: "192.0.2.1:995", TLSVersion: "TLS 1.3", Capabilities: c.capabilities}},
+			{side: "target", protocol: config.IMAP, probe: upstream.Probe{Remote: "192.0.2.2:993", TLSVersion: "TLS 1.3"}},
+		}
+		all := strings.Join(notes(&config.Domain{Source: c.source}, findings), "\n")
+		if !strings.Contains(all, c.want) || strings.Contains(all, c.not) {
+			t.Errorf("%s: %s", c.name, all)
+		}
+	}
+}
+
 // What check says about each thing that a server can be.
 func TestCheckNotes(t *testing.T) {
 	domain := &config.Domain{Source: config.Source{POP3: &config.Server{}}, Adopt: true}

@@ -60,8 +60,8 @@ func (c *Conn) Append(ctx context.Context, mailbox string) (*Append, error) {
 	if err := c.begin(a); err != nil {
 		return nil, err
 	}
-	c.wire.expect(false)
-	a.stop = context.AfterFunc(ctx, c.wire.cut)
+	c.wire.Expect(false)
+	a.stop = context.AfterFunc(ctx, c.wire.Cut)
 	c.write(a.tag, " ", appendCommand, " ")
 	if err := c.writeString(mailbox, a.announce); err != nil {
 		return nil, err
@@ -163,8 +163,8 @@ func (a *Append) over() bool {
 
 // await waits until the server grants a synchronising literal.
 func (a *Append) await() error {
-	a.c.wire.expect(true)
-	defer a.c.wire.expect(false)
+	a.c.wire.Expect(true)
+	defer a.c.wire.Expect(false)
 	select {
 	case <-a.granted:
 		return nil
@@ -194,7 +194,7 @@ func (a *Append) abort(err error) error {
 // writeError ends the command on an error of a write. What the server said
 // before it stopped taking octets explains more than the error does.
 func (a *Append) writeError(err error) error {
-	grace := time.NewTimer(min(a.c.timeout, time.Second))
+	grace := time.NewTimer(min(a.c.wire.Timeout(), time.Second))
 	defer grace.Stop()
 	select {
 	case <-a.done:
@@ -219,7 +219,7 @@ func (a *Append) Add(flags []string, date time.Time, size int64, r io.Reader) er
 	if a.n > 0 && !c.caps["MULTIAPPEND"] {
 		return a.abort(errors.New("a second message in one APPEND needs MULTIAPPEND, which the server does not offer"))
 	}
-	c.wire.expect(false)
+	c.wire.Expect(false)
 	a.n++
 	c.write(" ")
 	if list := flagList(flags); list != "" {
@@ -265,7 +265,7 @@ func (a *Append) announce(size int64) error {
 		if err := a.End(); err != nil {
 			return err
 		}
-		c.wire.expect(true)
+		c.wire.Expect(true)
 		<-a.done
 		return a.overError("Add")
 	}
@@ -356,9 +356,9 @@ func (a *Append) overError(call string) error {
 // the order of the messages, and nil where the server did not send one for each
 // message; validity is the UIDVALIDITY that came with them.
 func (a *Append) Wait(ctx context.Context) (validity uint32, uids []uint32, err error) {
-	stop := context.AfterFunc(ctx, a.c.wire.cut)
+	stop := context.AfterFunc(ctx, a.c.wire.Cut)
 	defer stop()
-	a.c.wire.expect(true)
+	a.c.wire.Expect(true)
 	<-a.done // the read deadline and the context bound it
 	if a.err != nil {
 		var said *StatusError

@@ -63,7 +63,7 @@ func (c *Conn) sendTogether(ctx context.Context, command string, args [][]any, s
 	if err := c.enter(ctx, command); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, c.wire.cut)
+	stop := context.AfterFunc(ctx, c.wire.Cut)
 	defer stop()
 	tags := make(map[string]int, len(some))
 	for _, i := range some {

@@ -5,18 +5,17 @@ package imapwire
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"migproxy/migrator/wire"
 	"migproxy/upstream"
 )
 
@@ -35,11 +34,9 @@ const bufferSize = 64 << 10
 // *StatusError of type NO or BAD the connection is closed and every later call
 // fails. The end of a context closes it at once.
 type Conn struct {
-	server  string
-	caps    map[string]bool
-	timeout time.Duration
+	caps map[string]bool
 
-	wire *deadlineConn
+	wire *wire.Conn
 	w    *bufio.Writer
 	tags int
 
@@ -83,23 +80,14 @@ func (s *status) err(command string) error {
 // New starts on a session that upstream has logged in. The connection is the
 // Conn's from now on.
 func New(s *upstream.Session, o Options) *Conn {
-	if o.Timeout <= 0 {
-		o.Timeout = time.Minute
-	}
 	c := &Conn{
-		server: s.Server, timeout: o.Timeout, caps: make(map[string]bool, len(s.Capabilities)),
-		wire:  &deadlineConn{conn: s.Conn, timeout: o.Timeout, armed: true},
+		caps: make(map[string]bool, len(s.Capabilities)), wire: wire.New(s, o.Timeout),
 		zones: zones{}, words: map[string]string{},
 	}
 	for _, name := range s.Capabilities {
 		c.caps[name] = true
 	}
-	var in io.Reader = c.wire
-	if s.Reader != nil && s.Reader.Buffered() > 0 {
-		ahead, _ := s.Reader.Peek(s.Reader.Buffered()) // cannot fail: they are there
-		in = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), c.wire)
-	}
-	c.p.br = bufio.NewReaderSize(in, bufferSize)
+	c.p.br = bufio.NewReaderSize(c.wire, bufferSize)
 	c.w = bufio.NewWriterSize(c.wire, bufferSize)
 	return c
 }
@@ -155,7 +143,7 @@ func (c *Conn) fail(err error) error {
 		}
 		c.pending = nil
 	}
-	c.wire.cut()
+	c.wire.Cut()
 	return c.err
 }
 
@@ -168,17 +156,10 @@ func (c *Conn) failed() error {
 // explain says what an error of the connection means and what it happened to.
 func (c *Conn) explain(ctx context.Context, command string, err error) error {
 	var bye *StatusError
-	switch {
-	case errors.As(err, &bye):
+	if errors.As(err, &bye) {
 		return err
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = fmt.Errorf("the server was silent for %v; see whether it is overloaded or cut off: %w", c.timeout, err)
-	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("the server closed the connection: %w", io.ErrUnexpectedEOF)
 	}
-	return fmt.Errorf("%s: %s: %w", c.server, command, err)
+	return c.wire.Explain(ctx, command, err)
 }
 
 // callbackError carries an error of the caller's own through do, which closes
@@ -200,7 +181,7 @@ func (c *Conn) do(ctx context.Context, command string, args []any, on func(*resp
 	if err := c.enter(ctx, command); err != nil {
 		return status{}, err
 	}
-	stop := context.AfterFunc(ctx, c.wire.cut)
+	stop := context.AfterFunc(ctx, c.wire.Cut)
 	defer stop()
 	tag := c.nextTag()
 	st, err := c.send(tag, command, args)
@@ -236,7 +217,7 @@ func (c *Conn) enter(ctx context.Context, command string) error {
 	case ctx.Err() != nil:
 		return c.fail(c.explain(ctx, command, ctx.Err()))
 	}
-	c.wire.expect(true)
+	c.wire.Expect(true)
 	return nil
 }
 
