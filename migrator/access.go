@@ -58,11 +58,16 @@ func (j *job) loginFlipped(ctx context.Context, side store.Side, server *upstrea
 
 // openFlippedSource logs an account that lives on the target in on the source.
 func (j *job) openFlippedSource(ctx context.Context) (err error) {
-	session, err := j.loginFlipped(ctx, store.SideSource, j.domain.Source.IMAP, j.domain.Source.Master)
+	j.source, err = j.openSource(ctx, j.domain.Source.IMAP, func() (sourceConn, error) {
+		session, err := j.loginFlipped(ctx, store.SideSource, j.domain.Source.IMAP, j.domain.Source.Master)
+		if err != nil {
+			return nil, err
+		}
+		return j.wire(session), nil
+	})
 	if err != nil {
 		return accessTrouble(err, errorSource, "source")
 	}
-	j.source = j.wire(session)
 	return nil
 }
 
@@ -88,6 +93,9 @@ func (j *job) openFlippedTarget(ctx context.Context) error {
 func accessTrouble(err error, reason, which string) error {
 	if needs, ok := errors.AsType[*needsPassword](err); ok {
 		return &halt{reason: errorPassword, err: needs}
+	}
+	if _, ok := errors.AsType[*rest](err); ok {
+		return again(reason, err)
 	}
 	e, ok := errors.AsType[*upstream.Error](err)
 	switch {

@@ -67,6 +67,9 @@ type fakeServer struct {
 	log       []string
 
 	onAppend func(n int, mails []fakeMail) verdict
+	// onCommand gives the answer to a command without its tag, to be given in
+	// place of the usual one, or nothing. A BYE ends the connection.
+	onCommand func(name, args string) string
 	// onFetch says whether to leave a body out, or to cut in the middle of it.
 	onFetch func(m fakeMail) (skip, cut bool)
 }
@@ -231,6 +234,17 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 	defer f.mu.Unlock()
 	if name != "LOGIN" && name != "AUTHENTICATE" {
 		f.log = append(f.log, name+" "+args)
+	}
+	if f.onCommand != nil {
+		switch answer := f.onCommand(name, args); {
+		case strings.HasPrefix(answer, "* BYE"):
+			s.printf("%s\r\n", answer)
+			_ = s.w.Flush()
+			return io.EOF
+		case answer != "":
+			s.printf("%s %s\r\n", tag, answer)
+			return nil
+		}
 	}
 	ok := func() error { s.printf("%s OK done\r\n", tag); return nil }
 	no := func(text string) error { s.printf("%s NO %s\r\n", tag, text); return nil }

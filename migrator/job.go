@@ -150,7 +150,9 @@ func (j *job) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	source, err := j.login(ctx, j.domain.Source.IMAP, password)
+	j.source, err = j.openSource(ctx, j.domain.Source.IMAP, func() (sourceConn, error) {
+		return j.login(ctx, j.domain.Source.IMAP, password)
+	})
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss:
@@ -162,7 +164,6 @@ func (j *job) connect(ctx context.Context) error {
 	default:
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
-	j.source = source
 	if j.dest, err = j.openTarget(ctx, password); err != nil {
 		return err
 	}
