@@ -20,6 +20,7 @@ type fakeMail struct {
 	body  string
 	flags []string
 	date  string
+	gmail uint64 // X-GM-MSGID
 }
 
 // fakeBox is one mailbox of a fake server.
@@ -367,7 +368,11 @@ func (s *fakeSession) fetch(tag, args string) error {
 			}
 			continue
 		}
-		s.printf("* %d FETCH (UID %d FLAGS (%s) INTERNALDATE %q RFC822.SIZE %d)\r\n", i+1, m.uid, strings.Join(m.flags, " "), m.date, len(m.body))
+		gmail := ""
+		if strings.Contains(words[2], "X-GM-MSGID") {
+			gmail = fmt.Sprintf("X-GM-MSGID %d ", m.gmail)
+		}
+		s.printf("* %d FETCH (%sUID %d FLAGS (%s) INTERNALDATE %q RFC822.SIZE %d)\r\n", i+1, gmail, m.uid, strings.Join(m.flags, " "), m.date, len(m.body))
 	}
 	s.printf("%s OK done\r\n", tag)
 	return nil

@@ -17,6 +17,9 @@ type folder struct {
 	store.Folder
 	listed bool            // the source has it now, and it can hold messages
 	status imapwire.Status // of the source, at the start of this pass
+	// gathered is a folder that shows mail of other ones. It is made on the
+	// target only if something is copied from it.
+	gathered bool
 }
 
 // folders brings the mapping up to date, creates what is missing on the
@@ -29,6 +32,10 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	if j.there, err = survey(ctx, j.dest); err != nil {
 		return nil, again(errorTarget, fmt.Errorf("list the target's folders: %w", err))
 	}
+	if j.labels == nil {
+		j.labels = newLabels(j.source)
+	}
+	j.here.labels = j.labels != nil
 	subscribed, err := j.source.Subscriptions(ctx, "*")
 	if err != nil && !isStatus(err) {
 		return nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
@@ -46,11 +53,13 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 		f := mapping[i]
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
 		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
+		entry.gathered = j.labels != nil && entry.listed && isGathered(j.here.mailboxes[at])
 		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
 			return nil, err
 		}
 		all = append(all, entry)
 	}
+	j.byRank(all)
 	return all, nil
 }
 
@@ -123,7 +132,8 @@ func (l *statusLister) List(ctx context.Context, pattern string) ([]imapwire.Mai
 // create one is safe to repeat, and only a created one shows that the target
 // takes the name, so here the act comes before the commit.
 func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
-	if f.listed && !j.exists(f.Target) {
+	here := f.listed && !f.gathered
+	if here && !j.exists(f.Target) {
 		j.m.step(stepFolderBefore)
 		if err := j.createFolder(ctx, f); err != nil {
 			return err
@@ -131,7 +141,7 @@ func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
 		j.m.step(stepFolderCreated)
 	}
 	fresh := f.ID == 0
-	if f.listed && subscribed && !f.Subscribed {
+	if here && subscribed && !f.Subscribed {
 		err := j.dest.Subscribe(ctx, f.Target)
 		if err != nil && !isStatus(err) {
 			return again(errorTarget, fmt.Errorf("subscribe %s: %w", f.Target, err))

@@ -25,10 +25,11 @@ func sourceServer(t *testing.T, host string) *upstream.Server {
 // Two servers of the settings with one address are one host.
 func TestHostsAreKnownByAddress(t *testing.T) {
 	all := newHosts(config.Rate{})
-	if all.of(sourceServer(t, "a.example.com")) != all.of(sourceServer(t, "a.example.com")) {
+	a, again := all.of(sourceServer(t, "a.example.com")), all.of(sourceServer(t, "a.example.com"))
+	if a != again {
 		t.Error("one address, two hosts")
 	}
-	if all.of(sourceServer(t, "a.example.com")) == all.of(sourceServer(t, "b.example.com")) {
+	if a == all.of(sourceServer(t, "b.example.com")) {
 		t.Error("two addresses, one host")
 	}
 }

@@ -33,7 +33,8 @@ type job struct {
 	dest, eye *imapwire.Conn
 	viewed    string // the folder that eye has open
 
-	here, there side // the folders, as listed at the start of this run
+	here, there side    // the folders, as listed at the start of this run
+	labels      *labels // nil where the source's folders are none
 	suspects    suspects
 	withheld    map[messageKey]string // what the source lists and does not give, with the folder's name
 	notKept     notKept

@@ -64,6 +64,12 @@ func (p *pacedSource) checked(err error) error {
 	return p.host.throttled(&upstream.Throttled{Pause: pause, Said: e.Error()}, p.pause())
 }
 
+// Has reports whether the server has a capability.
+func (p *pacedSource) Has(capability string) bool {
+	c, can := p.sourceConn.(interface{ Has(string) bool })
+	return can && c.Has(capability)
+}
+
 func (p *pacedSource) Namespace(ctx context.Context) (prefix string, delim byte, err error) {
 	prefix, delim, err = p.sourceConn.Namespace(ctx)
 	return prefix, delim, p.checked(err)

@@ -15,7 +15,7 @@ import (
 func TestRate(t *testing.T) {
 	for name, limit := range map[string]config.Rate{
 		"messages": {Messages: 50},
-		"octets":   {Octets: 6000},
+		"octets":   {Octets: 4000},
 		"neither":  {},
 	} {
 		t.Run(name, func(t *testing.T) {
