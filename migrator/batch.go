@@ -146,7 +146,7 @@ type unsendable struct {
 func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []unsendable) {
 	var group []imapwire.Meta
 	var octets int64
-	limit, allowed := maxBatch, c.dest.AppendLimit()
+	limit, allowed := maxBatch, c.appendLimit(c.f)
 	end := func() {
 		if len(group) > 0 {
 			groups = append(groups, group)

@@ -68,8 +68,9 @@ type fakeServer struct {
 	log       []string
 
 	onAppend func(n int, mails []fakeMail) verdict
-	// onCommand gives the answer to a command without its tag, to be given in
-	// place of the usual one, or nothing. A BYE ends the connection.
+	// onCommand gives the answer to a command without its tag, behind lines without
+	// one, to be given in place of the usual one, or nothing. A BYE ends the
+	// connection.
 	onCommand func(name, args string) string
 	// onFetch says whether to leave a body out, or to cut in the middle of it.
 	onFetch func(m fakeMail) (skip, cut bool)
@@ -243,7 +244,8 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 			_ = s.w.Flush()
 			return io.EOF
 		case answer != "":
-			s.printf("%s %s\r\n", tag, answer)
+			last := strings.LastIndexByte(answer, '\n') + 1
+			s.printf("%s%s %s\r\n", answer[:last], tag, answer[last:])
 			return nil
 		}
 	}

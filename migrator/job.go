@@ -33,7 +33,10 @@ type job struct {
 	dest, eye *imapwire.Conn
 	viewed    string // the folder that eye has open
 
-	here, there side    // the folders, as listed at the start of this run
+	here, there side                       // the folders, as listed at the start of this run
+	limits      map[string]imapwire.Status // of the target's folders, where their APPENDLIMIT differs
+	foreseen    bool
+	heedless    bool    // the administrator was told of a lack of room, and said retry
 	labels      *labels // nil where the source's folders are none
 	suspects    suspects
 	withheld    map[messageKey]string // what the source lists and does not give, with the folder's name
@@ -51,7 +54,7 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}}
 	// Retry clears the reason; nothing else does while the account waits.
 	if a.Reason == "" {
-		j.consent = m.memory.wasAsked(a.ID)
+		j.consent, j.heedless = m.memory.wasAsked(a.ID), m.memory.wasTold(a.ID)
 	}
 	j.log = m.o.Log.With(zap.String("account", j.address))
 	return j

@@ -10,10 +10,11 @@ type memory struct {
 
 	mu    sync.Mutex
 	asked map[int64]int64
+	told  map[int64]bool // of a lack of room
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}}
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -30,12 +31,27 @@ func (m *memory) wasAsked(account int64) (messages int64) {
 	return m.asked[account]
 }
 
+// tell remembers that the administrator was told that the target has no room for
+// an account.
+func (m *memory) tell(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told[account] = true
+}
+
+func (m *memory) wasTold(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.told[account]
+}
+
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.asked, account)
+	delete(m.told, account)
 }
 
 // cuts counts cut connections, by account and by the message under way.

@@ -93,6 +93,16 @@ func (p *pacedSource) ListStatus(ctx context.Context, pattern string, status map
 	return boxes, p.checked(err)
 }
 
+// ListSizes lists sizes where the connection can do that.
+func (p *pacedSource) ListSizes(ctx context.Context, pattern string) (map[string]imapwire.Status, bool, error) {
+	c, can := p.sourceConn.(sizeLister)
+	if !can {
+		return nil, false, nil
+	}
+	sizes, ok, err := c.ListSizes(ctx, pattern)
+	return sizes, ok, p.checked(err)
+}
+
 func (p *pacedSource) Subscriptions(ctx context.Context, pattern string) ([]string, error) {
 	names, err := p.sourceConn.Subscriptions(ctx, pattern)
 	return names, p.checked(err)

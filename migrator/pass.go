@@ -33,6 +33,9 @@ func (j *job) copyAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := j.foresee(ctx, folders); err != nil {
+			return err
+		}
 		found, err := j.pass(ctx, folders)
 		if err != nil {
 			return err
