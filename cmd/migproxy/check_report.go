@@ -178,7 +178,7 @@ func copyNotes(findings []*finding) (all []string) {
 	unless("MULTIAPPEND", "messages are sent one by one; slower, nothing is lost")
 	unless("LITERAL+", "each message waits for the target's go-ahead; slower, nothing is lost")
 	unless("SPECIAL-USE", "Sent, Drafts, Junk and Trash are matched by their names alone")
-	return append(all,
+	return append(append(all, trialNotes(target)...),
 		"kept: folders, subscriptions, octets, internal dates, flags; keywords as far as the target's folders permit new ones (PERMANENTFLAGS \\*)",
 		"not kept: UIDs, so clients download once again; shared and public folders; access lists; filters (Sieve)",
 		"what the target refuses is set aside and what it alters is noted: `migproxy account show ADDRESS`")
