@@ -51,10 +51,10 @@ func TestAccounts(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	if a, err := w.client.Retry(t.Context(), "anna@example.com"); err != nil || a.State == store.Waiting {
+	if a, err := w.client.Retry(t.Context(), "anna@example.com", config.Secret{}); err != nil || a.State == store.Waiting {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if _, err = w.client.Retry(t.Context(), "anna@example.com"); status(t, err) != http.StatusConflict {
+	if _, err = w.client.Retry(t.Context(), "anna@example.com", config.Secret{}); status(t, err) != http.StatusConflict {
 		t.Errorf("%v", err)
 	}
 	if a, err := w.client.Exclude(t.Context(), "new@example.com"); err != nil || a.State != store.Excluded {

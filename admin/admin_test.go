@@ -19,6 +19,7 @@ import (
 
 	"migproxy/admin"
 	"migproxy/config"
+	"migproxy/migrator/verify"
 	"migproxy/store"
 )
 
@@ -30,6 +31,8 @@ type world struct {
 	client    *admin.Client
 	listening atomic.Bool
 	stop      func() error
+	// verify, if set, takes the migrator's place.
+	verify func(context.Context, store.Account, bool, func(verify.Progress)) verify.Account
 }
 
 // dir is a directory whose path is short enough for a socket.
@@ -45,7 +48,10 @@ func dir(t *testing.T) string {
 
 func (w *world) options(t *testing.T) admin.Options {
 	return admin.Options{Config: w.cfg, Store: w.store, Registry: prometheus.NewRegistry(),
-		Listening: w.listening.Load, Version: "v0", Log: zaptest.NewLogger(t)}
+		Listening: w.listening.Load, Version: "v0",
+		Verify: func(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account {
+			return w.verify(ctx, a, deep, progress)
+		}, Log: zaptest.NewLogger(t)}
 }
 
 func start(t *testing.T) *world {

@@ -71,6 +71,12 @@ type Account struct {
 	UpdatedAt       time.Time `json:"updated_at,omitzero"`
 	ProgressAt      time.Time `json:"progress_at,omitzero"`
 	FlippedAt       time.Time `json:"flipped_at,omitzero"`
+	// CaughtUpAt is when the source last had nothing new for an active account.
+	CaughtUpAt time.Time `json:"caught_up_at,omitzero"`
+	// NeedsPassword: no kept password opens one of the servers any more.
+	NeedsPassword bool `json:"needs_password"`
+	// Finishing: the last pass over an active account is going on.
+	Finishing bool `json:"finishing"`
 }
 
 func (s *Server) viewAccount(a store.Account) Account {
@@ -79,6 +85,7 @@ func (s *Server) viewAccount(a store.Account) Account {
 		Messages: a.Messages, Expected: a.Expected, Bytes: a.Bytes, SetAside: a.SetAside,
 		Attempts: a.Attempts, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, ProgressAt: a.ProgressAt, FlippedAt: a.FlippedAt,
+		CaughtUpAt: a.CaughtUpAt, NeedsPassword: a.NeedsPassword, Finishing: a.Finishing != store.NotFinishing,
 	}
 	if a.HasPassword {
 		v.PasswordExpires = a.PasswordUsedAt.Add(s.Config.State.CredentialsMaxAge.Std())

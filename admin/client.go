@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"migproxy/config"
 	"migproxy/store"
 )
 
@@ -92,10 +94,26 @@ func (c *Client) Account(ctx context.Context, address string) (a AccountDetail, 
 	return a, err
 }
 
-// Retry makes a waiting, failed or conflicting account go on at once.
-func (c *Client) Retry(ctx context.Context, address string) (a Account, err error) {
-	err = c.call(ctx, http.MethodPost, accountPath(address)+"/retry", &a)
+// Retry makes a waiting, failed or conflicting account go on at once, and
+// passes over an active one. password may be zero.
+func (c *Client) Retry(ctx context.Context, address string, password config.Secret) (a Account, err error) {
+	err = c.send(ctx, http.MethodPost, accountPath(address)+"/retry", RetryRequest{Password: []byte(password.Reveal())}, &a)
 	return a, err
+}
+
+// Complete begins the last pass over the active accounts of a domain, or of all
+// where it is empty. force finishes domains with accounts that have not moved,
+// acceptSetAside accounts with messages that the target refused.
+func (c *Client) Complete(ctx context.Context, domain string, force, acceptSetAside bool) (all []Completion, err error) {
+	query := url.Values{"domain": {domain}, "force": {strconv.FormatBool(force)}, "accept_set_aside": {strconv.FormatBool(acceptSetAside)}}
+	err = c.call(ctx, http.MethodPost, "/v1/migration/complete?"+query.Encode(), &all)
+	return all, err
+}
+
+// Completion returns how far a domain, or all, are from being finished.
+func (c *Client) Completion(ctx context.Context, domain string) (all []Completion, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/migration/completion?domain="+url.QueryEscape(domain), &all)
+	return all, err
 }
 
 // Exclude keeps an account at the source.
@@ -151,9 +169,22 @@ func (c *Client) Events(ctx context.Context, address string, follow bool, f func
 func accountPath(address string) string { return "/v1/accounts/" + url.PathEscape(address) }
 
 func (c *Client) call(ctx context.Context, method, path string, into any) error {
+	return c.send(ctx, method, path, nil, into)
+}
+
+// send is call with a request's body; nil is none.
+func (c *Client) send(ctx context.Context, method, path string, request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	body, err := c.open(ctx, method, path)
+	var sent io.Reader
+	if request != nil {
+		b, err := json.Marshal(request)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(b)
+	}
+	body, err := c.openWith(ctx, method, path, sent)
 	if err != nil {
 		return err
 	}
@@ -166,7 +197,11 @@ func (c *Client) call(ctx context.Context, method, path string, into any) error 
 
 // open asks and returns the body of a good answer.
 func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, method, "http://migproxy"+path, nil)
+	return c.openWith(ctx, method, path, nil)
+}
+
+func (c *Client) openWith(ctx context.Context, method, path string, sent io.Reader) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://migproxy"+path, sent)
 	if err != nil {
 		return nil, err
 	}

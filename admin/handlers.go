@@ -40,12 +40,15 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("POST /v1/migration/stop", answer(s, func(ctx context.Context, r *http.Request) ([]DomainStatus, error) {
 		return s.setActive(ctx, r.FormValue("domain"), false)
 	}))
+	mux.HandleFunc("GET /v1/migration/completion", answer(s, s.completion))
+	mux.HandleFunc("POST /v1/migration/complete", answer(s, s.complete))
 	mux.HandleFunc("GET /v1/accounts", s.accounts)
 	mux.HandleFunc("GET /v1/accounts/{address}", answer(s, s.account))
 	mux.HandleFunc("POST /v1/accounts/{address}/retry", answer(s, s.retry))
 	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
 	mux.HandleFunc("GET /v1/accounts/{address}/set-aside/{id}", s.setAsideOctets)
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/verify", s.verify)
 	return mux
 }
 
@@ -130,36 +133,30 @@ func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
 // setActive starts or stops one domain, or all where domain is empty, and
 // answers with what it wrote.
 func (s *Server) setActive(ctx context.Context, domain string, active bool) ([]DomainStatus, error) {
-	domain = strings.ToLower(domain)
-	if domain != "" && !s.hasDomain(domain) {
-		return nil, notFound(fmt.Sprintf("the domain %q is not in the settings", domain))
+	names, err := s.domainsNamed(domain)
+	if err != nil {
+		return nil, err
 	}
 	verb := "stopped"
 	if active {
 		verb = "started"
 	}
-	for _, d := range s.Config.Domains {
-		if domain != "" && d.Name != domain {
-			continue
-		}
-		err := s.Store.SetActive(ctx, d.Name, active)
+	for _, name := range names {
+		err := s.Store.SetActive(ctx, name, active)
 		if errors.Is(err, store.ErrChanged) {
-			return nil, conflict(fmt.Sprintf("the migration of %s is finished, or is being completed, and does not start again; users who are left log in on the target", d.Name))
+			return nil, conflict(fmt.Sprintf("the migration of %s is finished, or is being completed, and does not start again", name))
 		}
 		if err != nil {
 			return nil, err
 		}
-		text := fmt.Sprintf("Migration of '%s' %s by the administrator", d.Name, verb)
+		text := fmt.Sprintf("Migration of '%s' %s by the administrator", name, verb)
 		s.Log.Info(text)
 		if err := s.Store.Event(ctx, "", text); err != nil {
 			return nil, err
 		}
 	}
 	all, err := s.domains(ctx)
-	if domain != "" {
-		all = slices.DeleteFunc(all, func(d DomainStatus) bool { return d.Name != domain })
-	}
-	return all, err
+	return slices.DeleteFunc(all, func(d DomainStatus) bool { return !slices.Contains(names, d.Name) }), err
 }
 
 func (s *Server) hasDomain(name string) bool {
@@ -229,7 +226,12 @@ func StateNames() string {
 
 // find reads the account that the request's path names.
 func (s *Server) find(ctx context.Context, r *http.Request) (store.Account, error) {
-	id, err := s.identity(r.PathValue("address"))
+	return s.lookup(ctx, r.PathValue("address"))
+}
+
+// lookup reads the account of an address.
+func (s *Server) lookup(ctx context.Context, address string) (store.Account, error) {
+	id, err := s.identity(address)
 	if err != nil {
 		return store.Account{}, err
 	}
@@ -296,12 +298,64 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
-	again, err := s.Store.Retry(ctx, a.Identity.Address())
+	state, err := s.Store.DomainState(ctx, a.Identity.Domain)
+	if err != nil {
+		return Account{}, err
+	}
+	if state.Finished {
+		return Account{}, conflict(fmt.Sprintf("the migration of %s is finished: its source is never asked again", a.Identity.Domain))
+	}
+	password, err := readPassword(r)
+	if err != nil {
+		return Account{}, err
+	}
+	again, err := s.retryWith(ctx, a, password)
 	if errors.Is(err, store.ErrChanged) {
-		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed or in conflict can be tried again",
+		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed, in conflict or active can be tried again",
 			a.Identity.Address(), a.State))
 	}
 	return s.viewAccount(again), err
+}
+
+// retryWith makes an account go on, with a new password if one is given.
+func (s *Server) retryWith(ctx context.Context, a store.Account, password config.Secret) (again store.Account, err error) {
+	switch {
+	case password.IsZero():
+	case a.State == store.Active:
+		if !a.NeedsPassword {
+			return again, conflict(fmt.Sprintf("%s needs no password: both servers take those that are kept", a.Identity.Address()))
+		}
+		err = s.Store.KeepPassword(ctx, a.ID, password, false)
+	default:
+		_, err = s.Store.SealPassword(ctx, a.ID, password)
+	}
+	if err != nil {
+		return again, err
+	}
+	return s.Store.Retry(ctx, a.Identity.Address())
+}
+
+// passwordMax bounds a request's body, in octets.
+const passwordMax = 8 << 10
+
+// RetryRequest is the body of POST /v1/accounts/{address}/retry, which may be
+// left out.
+type RetryRequest struct {
+	// Password of the account, any octets. In JSON it is base64.
+	Password []byte `json:"password"`
+}
+
+// readPassword reads a RetryRequest.
+func readPassword(r *http.Request) (config.Secret, error) {
+	var q RetryRequest
+	err := json.NewDecoder(io.LimitReader(r.Body, passwordMax)).Decode(&q)
+	switch {
+	case errors.Is(err, io.EOF), err == nil && len(q.Password) == 0:
+		return config.Secret{}, nil
+	case err != nil:
+		return config.Secret{}, badRequest("the request's body is no JSON object with a password, or too long")
+	}
+	return config.NewSecret(q.Password), nil
 }
 
 func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"migproxy/config"
+	"migproxy/migrator/verify"
 	"migproxy/store"
 )
 
@@ -39,8 +40,11 @@ type Options struct {
 	Registry *prometheus.Registry
 	// Listening reports whether clients can reach the proxy.
 	Listening func() bool
-	Version   string
-	Log       *zap.Logger
+	// Verify compares an account on both servers, and tells its progress to one
+	// goroutine at a time.
+	Verify  func(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account
+	Version string
+	Log     *zap.Logger
 }
 
 // Server answers the administrator.

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -49,6 +48,7 @@ func BenchmarkCopy(b *testing.B) {
 			name := fmt.Sprintf("bench%d@example.com", n)
 			source.AddUser(name, benchPassword)
 			run(b, exec.Command("cp", "-a", filepath.Dir(source.Maildir("template@example.com")), filepath.Dir(source.Maildir(name))))
+			awaitLogin(b, source, name, benchPassword)
 			return name
 		}
 		each := func(b *testing.B, prepare, move func(name string)) {
@@ -70,24 +70,9 @@ func BenchmarkCopy(b *testing.B) {
 		b.Run(mailbox.name+"/mbsync", func(b *testing.B) {
 			each(b, func(name string) {
 				target.AddUser(name, benchPassword)
-				awaitLogin(b, target, name)
+				awaitLogin(b, target, name, benchPassword)
 			}, func(name string) { mbsyncRun(b, source, target, name) })
 		})
-	}
-}
-
-// awaitLogin waits until a server knows a new user.
-func awaitLogin(b *testing.B, d *servers.Dovecot, name string) {
-	b.Helper()
-	err := eventually(10*time.Second, func() error {
-		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: benchPassword})
-		if err == nil && !a.OK {
-			err = errors.New(a.Error)
-		}
-		return err
-	})
-	if err != nil {
-		b.Fatal(err)
 	}
 }
 

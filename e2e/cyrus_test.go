@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -56,13 +57,19 @@ func TestMoveFromCyrus(t *testing.T) {
 	paths := folderPaths("Sent")
 	paths[3] = []string{"Lists", "what a Cyrus allows: ~+(&#$"}
 	fillWith(t, login(t, source.IMAP, user, password), "INBOX.", ".", stored, paths)
+	before, recent := ask(t, request{Op: "dump", Port: source.IMAP}), recentIn(t, source.IMAP)
 	p := moveBy(t, settings{
 		source: cyrusEndpoint(source), target: dovecotEndpoint(target),
 		provision: fmt.Sprintf("{ driver: passwd-file, path: %s }", target.PasswdFile),
 	})
 	p.awaitState(user, "active")
-	sourceSide := viewOf(t, ask(t, request{Op: "dump", Port: source.IMAP}), "INBOX.", ".", nil)
+	after := ask(t, request{Op: "dump", Port: source.IMAP})
+	if now := recentIn(t, source.IMAP); !reflect.DeepEqual(before, after) || now != recent || recent == "* 0 RECENT\r\n" {
+		t.Errorf("the source has changed: %q, before %q", now, recent)
+	}
+	sourceSide := viewOf(t, after, "INBOX.", ".", nil)
 	sameMail(t, sourceSide, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
+	p.allIsWell()
 }
 
 func TestMoveToCyrus(t *testing.T) {
@@ -104,6 +111,9 @@ func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 		if err != nil || !strings.Contains(shown, text) {
 			t.Errorf("the report lacks %q: %v\n%s", text, err, shown)
 		}
+	}
+	if v := r.allIsWell(); v.Total.Altered != 1 || v.Total.SetAside != len(report)-1 {
+		t.Errorf("%+v", v)
 	}
 }
 

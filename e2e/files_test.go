@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -68,4 +69,25 @@ func sameFiles(t testing.TB, before, after map[string][32]byte) {
 			t.Errorf("new on the source: %s", path)
 		}
 	}
+}
+
+// recentIn is how many messages of the user's INBOX no client has seen yet, as
+// EXAMINE tells, which leaves them so.
+func recentIn(t testing.TB, port int) string {
+	t.Helper()
+	c := dial(t, port, false)
+	defer c.Close()
+	c.until("* OK")
+	c.send(fmt.Sprintf("a LOGIN %s {%d}\r\n", user, len(password)))
+	c.until("+ ")
+	c.send(password + "\r\n")
+	c.until("a OK")
+	c.send("b EXAMINE INBOX\r\n")
+	for line := range strings.Lines(c.until("b OK")) {
+		if strings.HasSuffix(line, " RECENT\r\n") {
+			return line
+		}
+	}
+	t.Fatal("EXAMINE did not tell what is recent")
+	return ""
 }

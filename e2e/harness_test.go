@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -276,12 +278,36 @@ func (p *proxy) cli(args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// metrics is what Prometheus reads.
+func (p *proxy) metrics() string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+servers.Address(p.admin)+"/metrics", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		p.t.Fatalf("%s, %v", response.Status, err)
+	}
+	return string(text)
+}
+
 // account is one line of `migproxy accounts --json`.
 type account struct {
 	Address  string `json:"address"`
 	State    string `json:"state"`
 	Messages int    `json:"messages"`
 	Error    string `json:"error"`
+
+	CaughtUpAt    time.Time `json:"caught_up_at"`
+	NeedsPassword bool      `json:"needs_password"`
 }
 
 func (p *proxy) accounts() ([]account, error) {

@@ -17,19 +17,26 @@ import (
 // All that a target may offer.
 const extensions = "UIDPLUS MULTIAPPEND LITERAL+ SASL-IR AUTH=PLAIN"
 
+// headerDate is in the Date field of most messages.
+var headerDate = time.Date(1996, 7, 18, 12, 13, 14, 0, time.FixedZone("", -7*3600))
+
 // oddMailboxes is what the hostile source has.
 func oddMailboxes() []*hostile.Mailbox {
 	var inbox []hostile.Message
 	for i := range 40 {
 		m := hostile.Message{UID: uint32(2*i + 3), Flags: `\Seen`, Date: "17-Jul-1996 02:44:25 -0700",
-			Octets: fmt.Sprintf("Subject: number %d\r\nDate: Wed, 17 Jul 1996 02:44:25 -0700\r\n\r\nText of message %d.\r\n", i, i)}
+			Octets: fmt.Sprintf("Subject: number %d\r\nDate: %s\r\n\r\nText of message %d.\r\n", i, headerDate.Format(time.RFC1123Z), i)}
 		switch i {
 		case 5:
 			m.Date = ""
 		case 6:
 			m.Date = "00-Jan-0000 00:00:00 +0000"
+		case 13:
+			m.Date = "31-Feb-2020 25:61:00 +9999"
 		case 7:
 			m.Flags = `\Flagged $Label1`
+		case 14:
+			m.Flags = `\Draft \XOdd +x ` + oddFlag
 		case 8, 9, 30: // twins
 			m.Octets = "Subject: twin\r\n\r\nWe are many.\r\n"
 		case 10:
@@ -44,12 +51,19 @@ func oddMailboxes() []*hostile.Mailbox {
 	}
 	return []*hostile.Mailbox{box,
 		{Name: "Sent", Attrs: `\Sent`, UIDValidity: 8, UIDNext: 9, Messages: one("sent")},
+		{Name: "Vorschl\xe4ge", UIDValidity: 13, UIDNext: 9, Messages: one("Latin-1")},
 		{Name: "R&D", UIDValidity: 9, UIDNext: 9, Messages: one("not modified UTF-7"), Subscribed: true},
 		{Name: `quote"back\slash`, UIDValidity: 10, UIDNext: 9, Messages: one("quotes")},
 		{Name: "parent", Attrs: `\Noselect`, UIDValidity: 11, UIDNext: 1},
 		{Name: "parent/child", UIDValidity: 12, UIDNext: 9, Messages: one("child")},
 	}
 }
+
+// plainNames is what a folder of oddMailboxes is called on the target.
+var plainNames = map[string]string{"R&D": "R&-D", "Vorschl\xe4ge": "Vorschl&AOQ-ge"}
+
+// oddFlag is no keyword by its syntax, and cannot be sent to any server.
+const oddFlag = "$Odd]Flag"
 
 // battle is a hostile source, a hostile target and a migproxy between them.
 type battle struct {
@@ -85,21 +99,29 @@ func newBattle(t testing.TB, source, target hostile.Faults) *battle {
 	return b
 }
 
-// contents is what all mailboxes of a server hold: of each message the octets,
-// the flags and the date, as far as that is one.
+// contents is what all mailboxes of a server hold: of each message the folder,
+// the octets, the flags that can be sent and the date, which is the header's
+// where the server tells none; and what is subscribed.
 func contents(s *hostile.Server) []string {
 	s.Lock()
 	defer s.Unlock()
 	all := []string{}
 	for _, b := range s.Mailboxes {
+		folder := b.Name
+		if plain, odd := plainNames[folder]; odd {
+			folder = plain
+		}
+		if b.Subscribed {
+			all = append(all, folder+" is subscribed")
+		}
 		for _, m := range b.Messages {
-			date := "any date"
-			if d, err := time.Parse("_2-Jan-2006 15:04:05 -0700", m.Date); err == nil && !strings.HasSuffix(m.Octets, "message 5.\r\n") && !strings.HasSuffix(m.Octets, "message 6.\r\n") {
-				date = d.UTC().String()
+			date, err := time.Parse("_2-Jan-2006 15:04:05 -0700", m.Date)
+			if err != nil {
+				date = headerDate
 			}
-			flags := strings.Fields(m.Flags)
+			flags := slices.DeleteFunc(strings.Fields(m.Flags), func(f string) bool { return f == oddFlag })
 			sort.Strings(flags)
-			all = append(all, fmt.Sprintf("%.60q of %d, %v, %s", m.Octets, len(m.Octets), flags, date))
+			all = append(all, fmt.Sprintf("%s: %.60q of %d, %v, %s", folder, m.Octets, len(m.Octets), flags, date.UTC()))
 		}
 	}
 	sort.Strings(all)
@@ -119,12 +141,13 @@ func (b *battle) same(but ...string) {
 	}
 	b.source.Lock()
 	defer b.source.Unlock()
-	if b.source.Writes > 0 {
-		b.t.Errorf("%d commands to the source would have written", b.source.Writes)
+	if b.source.Writes+b.source.Touches > 0 {
+		b.t.Errorf("%d commands to the source would have written, %d would have marked messages", b.source.Writes, b.source.Touches)
 	}
 }
 
 func TestHostileServers(t *testing.T) {
+	t.Parallel()
 	good := hostile.Faults{Capabilities: extensions}
 	with := func(change func(*hostile.Faults)) hostile.Faults {
 		f := good
@@ -149,13 +172,29 @@ func TestHostileServers(t *testing.T) {
 		{name: "late commits", target: with(func(f *hostile.Faults) { f.Unanswered, f.Late = 2, 200*time.Millisecond })},
 		{name: "late commits without UIDPLUS", target: hostile.Faults{Capabilities: "MULTIAPPEND", Unanswered: 2, Late: 200 * time.Millisecond}},
 		{name: "late commits one by one", target: hostile.Faults{Unanswered: 2, Late: 200 * time.Millisecond}},
+		{name: "BYE to a batch", target: with(func(f *hostile.Faults) { f.ByeAppend = 2 })},
+		{name: "BYE to a message", target: hostile.Faults{ByeAppend: 2}},
+		{name: "cut batches", target: with(func(f *hostile.Faults) { f.CutAppend = 2 })},
+		{name: "cut messages", target: hostile.Faults{CutAppend: 2}},
+		{name: "wrong UIDs", target: with(func(f *hostile.Faults) { f.WrongUIDs = 1 })},
 		{name: "OK without storing", target: with(func(f *hostile.Faults) { f.Forget = 1 })},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBattle(t, tc.source, tc.target)
 			b.awaitState(user, "active")
 			b.same(tc.gone...)
 		})
+	}
+}
+
+// A flag that is none by its syntax stays behind, and the log says so.
+func TestAFlagThatCannotBeSentIsReported(t *testing.T) {
+	b := newBattle(t, hostile.Faults{}, hostile.Faults{Capabilities: extensions})
+	b.awaitState(user, "active")
+	b.same()
+	if log, err := b.cli("log", user); err != nil || !strings.Contains(log, "the flags "+oddFlag+", which it does not permit or which cannot be sent") {
+		t.Errorf("%v\n%s", err, log)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestKilledAtSpecialSteps(t *testing.T) {
 	each("a new password", func(t *testing.T, r *runner) {
 		r.kill("intent.committed")
 		r.password = "changed meanwhile"
-		changePassword(t, w.source, r.user, password, r.password)
+		changePassword(t, w.source, r.user, r.password)
 	}, "password.before", "password.after", "flip.before")
 }
 

@@ -44,11 +44,12 @@ type runner struct {
 func (w *killWorld) runner(t testing.TB, n int) *runner {
 	t.Helper()
 	name := fmt.Sprintf("user%d@example.com", n)
-	w.source.AddUser(name, password)
 	home := filepath.Dir(w.source.Maildir(name))
 	if out, err := exec.Command("cp", "-a", filepath.Dir(w.source.Maildir(user)), home).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
+	w.source.AddUser(name, password)
+	awaitLogin(t, w.source, name, password)
 	e := dovecotEndpoint(w.target)
 	e.imap = w.latePort
 	return &runner{w: w, user: name, password: password, proxy: newProxy(t, killable, settings{

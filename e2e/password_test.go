@@ -3,6 +3,8 @@ package e2e
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,7 +81,7 @@ func TestANewPasswordDuringTheCopy(t *testing.T) {
 	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); !a.OK {
 		t.Fatalf("%+v", a)
 	}
-	changePassword(t, p.source, user, "first", "second")
+	changePassword(t, p.source, user, "second")
 	if a := ask(t, request{Op: "commands", Port: p.imap, TLS: "starttls", Password: "first"}); a.OK || !strings.Contains(a.Error, "AUTHENTICATIONFAILED") {
 		t.Errorf("the old password: %+v", a)
 	}
@@ -99,12 +101,16 @@ func TestANewPasswordDuringTheCopy(t *testing.T) {
 // changePassword changes a user's password on a server, and waits until the
 // server knows: it looks once a second, and only where the file's time in
 // seconds has changed.
-func changePassword(t testing.TB, d *servers.Dovecot, name, from, to string) {
+func changePassword(t testing.TB, d *servers.Dovecot, name, to string) {
 	t.Helper()
-	coded := func(p string) string {
-		return name + ":{PLAIN.b64}" + base64.StdEncoding.EncodeToString([]byte(p)) + ":"
+	var lines []string
+	for line := range strings.Lines(readFile(t, d.PasswdFile)) {
+		if fields := strings.SplitN(line, ":", 3); fields[0] == name {
+			line = name + ":{PLAIN.b64}" + base64.StdEncoding.EncodeToString([]byte(to)) + ":" + fields[2]
+		}
+		lines = append(lines, line)
 	}
-	text := strings.Replace(readFile(t, d.PasswdFile), coded(from), coded(to), 1)
+	text := strings.Join(lines, "")
 	info, err := os.Stat(d.PasswdFile)
 	if err != nil {
 		t.Fatal(err)
@@ -115,8 +121,14 @@ func changePassword(t testing.TB, d *servers.Dovecot, name, from, to string) {
 	if err := os.Chtimes(d.PasswdFile, time.Time{}, info.ModTime().Add(10*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	err = eventually(20*time.Second, func() error {
-		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: to})
+	awaitLogin(t, d, name, to)
+}
+
+// awaitLogin waits until a server knows a user and his password.
+func awaitLogin(t testing.TB, d *servers.Dovecot, name, password string) {
+	t.Helper()
+	err := eventually(20*time.Second, func() error {
+		a, err := tryAsk(request{Op: "commands", Port: d.IMAP, User: name, Password: password})
 		if err == nil && !a.OK {
 			err = errors.New(a.Error)
 		}
@@ -127,10 +139,12 @@ func changePassword(t testing.TB, d *servers.Dovecot, name, from, to string) {
 	}
 }
 
-// Passwords are seen by nobody: every file that migproxy wrote, and what its
-// children were given, is searched for them.
+// Passwords are seen by nobody: every file that migproxy wrote, its metrics,
+// and what its children were given, is searched for them.
 func TestPasswordsAreSeenByNobody(t *testing.T) {
-	const typed, wrong = "Tr0ub4dor-correct-horse", "Wr0ng-battery-staple"
+	// Some of the octets are written otherwise in JSON, in IMAP's quoted strings
+	// and in Go's.
+	const typed, wrong = `Tr0ub4dor-"correct\horse`, `Wr0ng-"battery\staple`
 	gate := newGate(t)
 	p := newPair(t, binary, gate.provision)
 	p.source.AddUser(user, typed)
@@ -142,27 +156,67 @@ func TestPasswordsAreSeenByNobody(t *testing.T) {
 		}
 		ask(t, request{Op: "pop3dump", Port: p.pop3, TLS: "starttls", Password: pass})
 	}
-	p.search(typed, wrong) // while the password is sealed
+	gate.await("ensure")
+	if children := p.search(typed, wrong); children == 0 { // while the password is sealed and the command runs
+		t.Error("the command that creates accounts was not seen running")
+	}
 	gate.open()
 	p.awaitState(user, "active")
-	for _, args := range [][]string{{"status", "--json"}, {"accounts", "--json"}, {"account", "show", user}, {"log"}} {
+	for _, args := range [][]string{{"status", "--json"}, {"accounts", "--json"}, {"account", "show", user}, {"account", "show", user, "--json"}, {"log"}} {
 		out, err := p.cli(args...)
 		if err != nil {
 			t.Error(err)
 		}
-		if strings.Contains(out, typed) || strings.Contains(out, wrong) {
+		if holdsPassword([]byte(out), typed, wrong) {
 			t.Errorf("%v shows a password", args)
 		}
 	}
 	p.search(typed, wrong)
-	if seen := gate.seen(); strings.Contains(seen, typed) || strings.Contains(seen, base64.StdEncoding.EncodeToString([]byte(typed))) || !strings.Contains(seen, "ensure") {
+	if holdsPassword([]byte(p.metrics()), typed, wrong) {
+		t.Error("the metrics hold a password")
+	}
+	if seen := gate.seen(); holdsPassword([]byte(seen), typed, wrong) || !strings.Contains(seen, "ensure") {
 		t.Errorf("what the command was given: %s", seen)
 	}
 }
 
-// search fails where a file of migproxy's holds one of the passwords, in the
-// clear or in the forms that SASL sends.
-func (p *pair) search(passwords ...string) {
+// holdsPassword looks for passwords in the clear, as JSON and IMAP write them,
+// and as SASL sends them.
+func holdsPassword(octets []byte, passwords ...string) bool {
+	coded, escaped := base64.StdEncoding.EncodeToString, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace
+	for _, pass := range passwords {
+		for _, form := range []string{
+			pass, escaped(pass), escaped(escaped(pass)),
+			coded([]byte(pass)), coded([]byte("\x00" + user + "\x00" + pass)), hex.EncodeToString([]byte(pass)),
+		} {
+			if bytes.Contains(octets, []byte(form)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The search finds what it is to find.
+func TestHoldsPassword(t *testing.T) {
+	const pass = `a"b\c`
+	quoted, err := json.Marshal(map[string]string{"msg": "in " + pass})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"x" + pass + "y", string(quoted), fmt.Sprintf("%q", pass), "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+pass))} {
+		if !holdsPassword([]byte(text), "other", pass) {
+			t.Errorf("not found in %s", text)
+		}
+	}
+	if holdsPassword([]byte("nothing here"), pass) {
+		t.Error("found where it is not")
+	}
+}
+
+// search fails where a file of migproxy's, an argument list or an environment
+// holds one of the passwords. It returns how many children were looked at.
+func (p *pair) search(passwords ...string) (children int) {
 	p.t.Helper()
 	files := 0
 	err := filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
@@ -171,40 +225,41 @@ func (p *pair) search(passwords ...string) {
 		}
 		files++
 		octets, err := os.ReadFile(path)
-		for _, pass := range passwords {
-			for _, form := range []string{pass, base64.StdEncoding.EncodeToString([]byte(pass)), base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + pass))} {
-				if bytes.Contains(octets, []byte(form)) {
-					p.t.Errorf("%s holds a password", path)
-				}
-			}
+		if holdsPassword(octets, passwords...) {
+			p.t.Errorf("%s holds a password", path)
 		}
 		return err
 	})
 	if err != nil || files < 4 {
 		p.t.Fatalf("%d files searched, %v", files, err)
 	}
-	for _, pid := range p.processes() {
+	list := p.children()
+	for _, pid := range append(list, fmt.Sprint(p.cmd.Process.Pid)) {
 		for _, name := range []string{"cmdline", "environ"} {
 			octets, err := os.ReadFile(filepath.Join("/proc", pid, name))
 			if err != nil {
 				continue // it has ended
 			}
-			for _, pass := range passwords {
-				if bytes.Contains(octets, []byte(pass)) {
-					p.t.Errorf("/proc/%s/%s holds a password", pid, name)
-				}
+			if holdsPassword(octets, passwords...) {
+				p.t.Errorf("/proc/%s/%s holds a password", pid, name)
 			}
 		}
 	}
+	return len(list)
 }
 
-// processes is migproxy and its children, by process id.
-func (p *pair) processes() []string {
+// children is migproxy's children, by process id. Each belongs to the thread
+// that started it.
+func (p *pair) children() (list []string) {
 	p.t.Helper()
-	pid := fmt.Sprint(p.cmd.Process.Pid)
-	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err != nil {
-		p.t.Fatal(err)
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		p.t.Fatalf("%d threads, %v", len(threads), err)
 	}
-	return append(strings.Fields(string(children)), pid)
+	for _, thread := range threads {
+		if children, err := os.ReadFile(thread); err == nil { // or the thread has ended
+			list = append(list, strings.Fields(string(children))...)
+		}
+	}
+	return list
 }

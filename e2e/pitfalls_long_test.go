@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// A message of 100 MB goes through without being held in memory.
+// A message of 100 MB goes through, and is verified, without being held in
+// memory.
 func TestAMessageOf100MB(t *testing.T) {
 	p := newPairOf(t, "", "")
 	line := bytes.Repeat([]byte("0123456789abcde"), 5)
@@ -19,6 +20,7 @@ func TestAMessageOf100MB(t *testing.T) {
 	fillWith(t, login(t, p.source.IMAP, user, password), sourcePrefix, sourceSep, []mail{note("before"), large, note("after")}, nil)
 	p.move()
 	p.awaitState(user, "active")
+	p.allIsWell()
 	if kb := p.peakMemory(); kb > 100_000 {
 		t.Errorf("%d kB of memory", kb)
 	}

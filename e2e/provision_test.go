@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
+	"time"
 )
 
 // gate is a provision command that waits before it creates an account, so that
@@ -57,6 +59,21 @@ func (g *gate) provision(s *settings) {
 func (g *gate) open() {
 	g.t.Helper()
 	if err := os.WriteFile(filepath.Join(g.dir, "open"), nil, 0o644); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// await waits until the command was called for this.
+func (g *gate) await(op string) {
+	g.t.Helper()
+	err := eventually(20*time.Second, func() error {
+		seen, err := os.ReadFile(filepath.Join(g.dir, "seen"))
+		if err == nil && !strings.Contains(string(seen), op+" args ") {
+			err = fmt.Errorf("the command was not called to %s", op)
+		}
+		return err
+	})
+	if err != nil {
 		g.t.Fatal(err)
 	}
 }

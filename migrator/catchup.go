@@ -213,10 +213,10 @@ func (j *job) readyTarget(ctx context.Context, f *folder) error {
 	if err := j.reachTarget(ctx); err != nil {
 		return err
 	}
-	if f.TargetUIDValidity == 0 { // nothing was copied into it yet
-		return j.prepare(ctx, f, f.ID == 0 && j.subscribed(ctx, f.Source))
-	}
-	if j.exists(f.Target) {
+	switch {
+	case f.ID == 0:
+		return j.placeFolder(ctx, f, true)
+	case j.exists(f.Target):
 		return nil
 	}
 	return j.createFolder(ctx, f)

@@ -145,9 +145,21 @@ func (b *bench) begin(t testing.TB, n store.NewAccount) store.Account {
 // run runs a Migrator until the account is in one of the states, and returns it.
 func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...store.State) store.Account {
 	t.Helper()
+	return b.until(t, o, local, func(a store.Account) bool { return slices.Contains(states, a.State) })
+}
+
+// until runs a Migrator until the account is as wanted, and returns it.
+func (b *bench) until(t testing.TB, o migrator.Options, local string, wanted func(store.Account) bool) store.Account {
+	t.Helper()
+	return b.untilDead(t, o, local, nil, wanted)
+}
+
+// untilDead is until, or until something has died.
+func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <-chan struct{}, wanted func(store.Account) bool) store.Account {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	changes, unsubscribe := b.store.Subscribe(false)
+	changes, unsubscribe := b.store.Subscribe(true)
 	defer unsubscribe()
 	m, err := migrator.New(o)
 	if err != nil {
@@ -168,13 +180,15 @@ func (b *bench) run(t testing.TB, o migrator.Options, local string, states ...st
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(states, a.State) {
+		if wanted(a) {
 			return a
 		}
 		select {
 		case <-changes:
+		case <-died:
+			return a
 		case <-ctx.Done():
-			t.Fatalf("still %s: %s", a.State, a.Reason)
+			t.Fatalf("still %s: %s; %+v", a.State, a.Reason, a)
 		}
 	}
 }

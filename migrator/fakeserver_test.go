@@ -53,9 +53,11 @@ type fakeServer struct {
 	mu        sync.Mutex
 	conns     map[net.Conn]bool
 	password  string
-	exists    bool // the user
-	limit     int  // of the user's connections; 0 is none
-	users     int  // connections that are logged in
+	master    string // a master user's password, for a login in another's name
+	logins    int    // tries to log in
+	exists    bool   // the user
+	limit     int    // of the user's connections; 0 is none
+	users     int    // connections that are logged in
 	loginCode string
 	caps      string
 	prefix    string
@@ -256,10 +258,13 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 		s.printf("* CAPABILITY %s\r\n", f.caps)
 	case "AUTHENTICATE":
 		plain, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(args, "PLAIN "))
+		f.logins++
 		if f.loginCode != "" {
 			return no(f.loginCode + " not now")
 		}
-		if !f.exists || !strings.HasSuffix(string(plain), "\x00"+f.password) {
+		parts := strings.Split(string(plain), "\x00") // authzid, authcid, password
+		mastered := f.master != "" && parts[0] != "" && parts[len(parts)-1] == f.master
+		if !f.exists || !mastered && parts[len(parts)-1] != f.password {
 			return no("[AUTHENTICATIONFAILED] wrong")
 		}
 		if f.limit > 0 && f.users >= f.limit {

@@ -41,6 +41,8 @@ func (f flagFilter) split(flags []string) (send, lost []string) {
 	for _, flag := range flags {
 		switch {
 		case strings.EqualFold(flag, `\Recent`):
+		case !imapwire.IsFlag(flag):
+			lost = append(lost, flag)
 		case f.all, f.kept[strings.ToLower(flag)]:
 			send = append(send, flag)
 		default:
@@ -109,7 +111,7 @@ func (j *job) report(ctx context.Context) {
 			names = append(names, k)
 		}
 		slices.SortFunc(names, cmp.Compare)
-		losses = append(losses, "the flags "+strings.Join(names, " ")+", which it does not permit")
+		losses = append(losses, "the flags "+strings.Join(names, " ")+", which it does not permit or which cannot be sent")
 	}
 	if len(losses) > 0 {
 		j.event(ctx, fmt.Sprintf("'%s': the target did not keep %s", j.address, strings.Join(losses, ", ")))

@@ -108,6 +108,9 @@ func (m *Migrator) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take back the work of the process before: %w", err)
 	}
+	for domain := range m.o.Domains {
+		m.settleCompletion(ctx, domain)
+	}
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { m.watch(ctx) })
@@ -210,6 +213,17 @@ func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
 	j := m.newJob(ctx, claim)
 	defer j.disconnect()
 	j.putDown(hard, j.run(hard))
+	m.settleCompletion(hard, j.id.Domain)
+}
+
+// settleCompletion ends the completion of a domain if this was its last
+// account. What cannot be written now is written at the next start.
+func (m *Migrator) settleCompletion(ctx context.Context, domain string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putDownTimeout)
+	defer cancel()
+	if err := m.o.Store.SettleCompletion(ctx, domain); err != nil {
+		m.o.Log.Error("what became of the completion could not be written", zap.String("domain", domain), zap.Error(err))
+	}
 }
 
 // renew prolongs the lease until the work has ended. A claim that was lost

@@ -163,7 +163,7 @@ func (l *login) keepUp(ctx context.Context) {
 	rested := l.b.now().Add(-catchUpRest)
 	switch {
 	case a.NeedsPassword:
-		err = l.b.store.KeepPassword(ctx, a.ID, l.a.Password)
+		err = l.b.store.KeepPassword(ctx, a.ID, l.a.Password, true)
 	case a.Reason == "" && a.CaughtUpAt.Before(rested) && a.Due.After(l.b.now()):
 		err = l.b.store.CatchUpNow(ctx, a.ID, rested)
 	}

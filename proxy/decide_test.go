@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,11 +128,18 @@ excluded     *       * * * unavailable miss        st unavailable!
 `
 
 var (
-	everyState  = []string{"unknown", "provisioning", "copying", "active", "finished", "native", "at_source", "conflict", "waiting", "failed", "excluded"}
+	everyState  = append([]string{"unknown"}, asStrings(store.States())...)
 	everyOrigin = []string{"-", "free", "created", "adopted"}
 	everyAnswer = []string{"yes", "miss", "refused", "unavailable"}
 	yesNo       = []string{"y", "n"}
 )
+
+func asStrings(states []store.State) (list []string) {
+	for _, s := range states {
+		list = append(list, string(s))
+	}
+	return list
+}
 
 var outcomes = map[string]upstream.Outcome{"yes": upstream.Accepted, "miss": upstream.Miss,
 	"refused": upstream.Refused, "unavailable": upstream.Unavailable}
@@ -208,20 +216,33 @@ func TestDecideEverything(t *testing.T) {
 						for _, target := range everyAnswer {
 							for _, source := range everyAnswer {
 								given := []string{state, origin, may, adopt, stale, target, source}
-								wantAsked, want := expected(t, decisions, given...)
-								f := facts{may: may == "y", adopt: adopt == "y", stale: stale == "y", mode: config.ModeAccounts}
-								if state != "unknown" {
-									f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
-								}
-								if asked, got := play(t, f, target, source); got != want || asked != wantAsked {
-									t.Errorf("%v: asked %s, %s; want %s, %s", given, asked, got, wantAsked, want)
-								}
+								checkDecision(t, config.ModeAccounts, given...)
+								checkDecision(t, config.ModePasswords, given...)
 							}
 						}
 					}
 				}
 			}
 		}
+	}
+}
+
+// checkDecision compares one case with decisions, in its columns' order. Where
+// only passwords are moved there is nothing to adopt; all else is the same.
+func checkDecision(t *testing.T, mode config.Mode, given ...string) {
+	t.Helper()
+	state, origin, may, adopt, stale, target, source := given[0], given[1], given[2], given[3], given[4], given[5], given[6]
+	row := slices.Clone(given)
+	if mode == config.ModePasswords {
+		row[3] = "n"
+	}
+	wantAsked, want := expected(t, decisions, row...)
+	f := facts{may: may == "y", adopt: adopt == "y", stale: stale == "y", mode: mode}
+	if state != "unknown" {
+		f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
+	}
+	if asked, got := play(t, f, target, source); got != want || asked != wantAsked {
+		t.Errorf("%s %v: asked %s, %s; want %s, %s", mode, given, asked, got, wantAsked, want)
 	}
 }
 
@@ -258,28 +279,29 @@ provisioning created *           *           -  held
 copying      -       *           *           -  held
 copying      free    *           *           -  held
 copying      created *           *           -  held
-active       *       yes         *           t  target
-finished     *       yes         *           t  target
-native       *       yes         *           t  target
-provisioning adopted yes         *           t  target
-copying      adopted yes         *           t  target
-failed       adopted yes         *           t  target
-waiting      adopted yes         *           t  target
-active       *       miss        *           t  miss
-finished     *       miss        *           t  miss
-native       *       miss        *           t  miss
-provisioning adopted miss        *           t  miss
-copying      adopted miss        *           t  miss
-failed       adopted miss        *           t  miss
-waiting      adopted miss        *           t  miss
+active       *       *           *           t  target's
+finished     *       *           *           t  target's
+native       *       *           *           t  target's
+provisioning adopted *           *           t  target's
+copying      adopted *           *           t  target's
+failed       adopted *           *           t  target's
+waiting      adopted *           *           t  target's
 *            *       *           yes         s  source
 *            *       *           miss        s  miss
+*            *       *           refused     s  refused
+*            *       *           unavailable s  unavailable
 `
 	for _, state := range everyState {
 		for _, origin := range everyOrigin {
-			for _, target := range everyAnswer[:2] {
-				for _, source := range everyAnswer[:2] {
+			for _, target := range everyAnswer {
+				for _, source := range everyAnswer {
 					wantAsked, want := expected(t, table, state, origin, target, source)
+					switch {
+					case want == "target's" && target == "yes":
+						want = "target"
+					case want == "target's":
+						want = target
+					}
 					f := facts{may: true, adopt: true, delegated: true}
 					if state != "unknown" {
 						f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
@@ -290,13 +312,6 @@ waiting      adopted miss        *           t  miss
 				}
 			}
 		}
-	}
-}
-
-func TestModePasswordsNeverAdopts(t *testing.T) {
-	f := facts{may: true, adopt: true, mode: config.ModePasswords}
-	if asked, got := play(t, f, "yes", "yes"); asked != "t" || got != "native" {
-		t.Errorf("asked %s, %s", asked, got)
 	}
 }
 

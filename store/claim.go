@@ -163,7 +163,8 @@ const finishTries = 3
 // Attempts count up when failed is true, and start again from zero otherwise.
 // An account that got a new password while it was claimed is due at once,
 // whatever due says. The last pass of an account is given up where it has
-// failed finishTries times, or where nothing but an administrator helps.
+// failed finishTries times, or where nothing but an administrator helps; not
+// where it was asked for during this claim.
 func (c *Claim) Release(ctx context.Context, to State, reason string, due time.Time, failed bool) error {
 	return c.update(ctx, func(x *tx) error {
 		if !failed {
@@ -173,7 +174,7 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 			ON CONFLICT (name) DO UPDATE SET value = counters.value + 1`)
 		return err
 	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
-		finishing = CASE WHEN $6 AND (attempts + 1 >= $7 OR $5 = 0) THEN '' ELSE finishing END,
+		finishing = CASE WHEN $6 AND NOT woken AND (attempts + 1 >= $7 OR $5 = 0) THEN '' ELSE finishing END,
 		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
 		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`,
 		to, plain(reason), millis(due), failed, finishTries)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,6 +51,12 @@ func (s *Store) Unfinished(ctx context.Context, domain, after string, limit int)
 		ORDER BY address LIMIT $3`, domain, after, limit)
 }
 
+// CountUnfinished counts the accounts that Unfinished lists.
+func (s *Store) CountUnfinished(ctx context.Context, domain string) (n int64, err error) {
+	err = s.r.QueryRowContext(ctx, "SELECT COUNT(*) FROM accounts WHERE domain = $1 AND state IN ("+quoted(unfinished)+")", domain).Scan(&n)
+	return n, dbError(err)
+}
+
 func quoted(states []State) string {
 	names := make([]string, len(states))
 	for i, s := range states {
@@ -60,7 +67,8 @@ func quoted(states []State) string {
 
 // Complete begins the last pass over every active account of a stopped domain;
 // those with messages set aside are left out unless without is true. An active
-// or finished domain is ErrChanged.
+// or finished domain is ErrChanged. Where there is none, this ends the
+// completion as SettleCompletion does.
 func (s *Store) Complete(ctx context.Context, domain string, how Completing, without bool) error {
 	return s.write(ctx, func(x *tx) error {
 		n, err := x.exec("UPDATE domains SET completing = $1 WHERE name = $2 AND NOT active AND NOT finished", how, domain)
@@ -83,10 +91,13 @@ func (s *Store) Complete(ctx context.Context, domain string, how Completing, wit
 		}
 		var first int64 // whoever watches for work is told of one, and finds the others
 		err = x.get("SELECT id FROM accounts WHERE domain = $1 AND finishing <> '' LIMIT 1", []any{domain}, &first)
+		if errors.Is(err, sql.ErrNoRows) {
+			return x.settleCompletion(domain)
+		}
 		if err == nil {
 			_, err = x.written(first)
 		}
-		return ignoreNone(err)
+		return err
 	})
 }
 
@@ -104,31 +115,33 @@ func (s *Store) SettleCompletion(ctx context.Context, domain string) error {
 	if d, err := s.DomainState(ctx, domain); err != nil || d.Completing == NotCompleting {
 		return err
 	}
-	return s.write(ctx, func(x *tx) error {
-		var how Completing
-		var finishing, left int64
-		if err := x.get(`SELECT completing,
-			(SELECT COUNT(*) FROM accounts WHERE domain = domains.name AND finishing <> ''),
-			(SELECT COUNT(*) FROM accounts WHERE domain = domains.name AND state IN (`+quoted(unfinished)+`))
-			FROM domains WHERE name = $1`, []any{domain}, &how, &finishing, &left); err != nil {
+	return s.write(ctx, func(x *tx) error { return x.settleCompletion(domain) })
+}
+
+func (x *tx) settleCompletion(domain string) error {
+	var how Completing
+	var finishing, left int64
+	if err := x.get(`SELECT completing,
+		(SELECT COUNT(*) FROM accounts WHERE domain = domains.name AND finishing <> ''),
+		(SELECT COUNT(*) FROM accounts WHERE domain = domains.name AND state IN (`+quoted(unfinished)+`))
+		FROM domains WHERE name = $1`, []any{domain}, &how, &finishing, &left); err != nil {
+		return err
+	}
+	if how == NotCompleting || finishing > 0 {
+		return nil
+	}
+	finished := left == 0 || how == CompleteForced
+	if _, err := x.exec("UPDATE domains SET completing = '', finished = $1 WHERE name = $2", finished, domain); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("The migration of '%s' is not finished: %d accounts are left, see `migproxy complete --dry-run`", domain, left)
+	if finished {
+		text = fmt.Sprintf("The migration of '%s' is finished: its old server is never asked again", domain)
+		if err := x.forgetDomain(domain); err != nil {
 			return err
 		}
-		if how == NotCompleting || finishing > 0 {
-			return nil
-		}
-		finished := left == 0 || how == CompleteForced
-		if _, err := x.exec("UPDATE domains SET completing = '', finished = $1 WHERE name = $2", finished, domain); err != nil {
-			return err
-		}
-		text := fmt.Sprintf("The migration of '%s' is not finished: %d accounts are left, see `migproxy complete --dry-run`", domain, left)
-		if finished {
-			text = fmt.Sprintf("The migration of '%s' is finished: its old server is never asked again", domain)
-			if err := x.forgetDomain(domain); err != nil {
-				return err
-			}
-		}
-		return x.event("", text)
-	})
+	}
+	return x.event("", text)
 }
 
 // forgetDomain erases the passwords of a domain and ends the work in it.

@@ -60,12 +60,13 @@ func (s *Store) SealPassword(ctx context.Context, id int64, password config.Secr
 	return version, err
 }
 
-// KeepPassword keeps the password with which the owner of an active account
-// that NeedsPassword has just logged in on the target, and makes the account
-// due, so that each server is tried with it: the source once, since nothing
-// says that it takes this password. A password that a server has refused before
-// is not tried there again. In any other case it changes nothing.
-func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secret) error {
+// KeepPassword keeps a password for an active account that NeedsPassword, for
+// each side that has none which it takes, and makes the account due, so that
+// the servers are tried with it. proved says that it has just opened the target;
+// nothing says so of the source, which is tried once. A password that a server
+// has refused before is not tried there again. In any other case it changes
+// nothing.
+func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secret, proved bool) error {
 	return s.write(ctx, func(x *tx) error {
 		a, err := x.accountByID(id)
 		if err != nil || a.State != Active || !a.NeedsPassword {
@@ -77,7 +78,9 @@ func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secr
 			switch {
 			case err != nil && !errors.Is(err, ErrNoPassword):
 				return err
-			case err == nil && (!kept.refused || kept.password.Reveal() == password.Reveal()):
+			case err == nil && kept.password.Reveal() == password.Reveal():
+				continue
+			case err == nil && !kept.refused && !(proved && side == SideTarget):
 				continue
 			}
 			news = true

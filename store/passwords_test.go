@@ -284,3 +284,44 @@ func TestKeyFile(t *testing.T) {
 	begin(t, s, "bert", "secret")
 	ok(t, s.Close())
 }
+
+// Each side keeps its own password after the flip. A login on the target proves
+// its password there, and nothing about the source.
+func TestKeepPassword(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := flipped(t, s, "anna")
+	have := func(want map[Side]string) {
+		t.Helper()
+		for _, side := range []Side{SideSource, SideTarget} {
+			p, _, err := s.Password(t.Context(), a.ID, side)
+			if errors.Is(err, ErrNoPassword) {
+				err = nil
+			}
+			if err != nil || p.Reveal() != want[side] {
+				t.Errorf("%s: %q, %v; want %q", side, p.Reveal(), err, want[side])
+			}
+		}
+	}
+	keep := func(password string, proved bool) {
+		t.Helper()
+		ok(t, s.KeepPassword(t.Context(), a.ID, config.NewSecret(password), proved))
+	}
+	keep("not needed", true)
+	have(map[Side]string{SideSource: "secret", SideTarget: "secret"})
+	ok(t, s.CatchUpNow(t.Context(), a.ID, time.Now()))
+	c := claim(t, s)
+	ok(t, c.RefusePassword(t.Context(), SideSource))
+	ok(t, c.NeedPassword(t.Context(), true))
+	have(map[Side]string{SideTarget: "secret"})
+	keep("secret", true) // the one that was refused
+	have(map[Side]string{SideTarget: "secret"})
+	keep("by the administrator", false)
+	have(map[Side]string{SideSource: "by the administrator", SideTarget: "secret"})
+	ok(t, c.RefusePassword(t.Context(), SideSource))
+	keep("newer", true)
+	have(map[Side]string{SideSource: "newer", SideTarget: "newer"})
+	ok(t, c.CaughtUp(t.Context(), time.Now().Add(time.Hour)))
+	if a, err := s.Account(t.Context(), "anna@example.com"); err != nil || a.NeedsPassword || a.Due.After(time.Now()) {
+		t.Errorf("a new password was kept during the claim: %+v, %v", a, err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"migproxy/admin"
+	"migproxy/config"
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
 )
@@ -80,7 +81,7 @@ func progress(a admin.Account) string {
 func newAccount(connect connector) *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Look at one account, or act on it", RunE: commandMissing}
 	cmd.AddCommand(newShow(connect),
-		newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now", "goes on", (*admin.Client).Retry),
+		newRetry(connect),
 		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
 	)
 	return cmd
@@ -117,6 +118,25 @@ func newAct(connect connector, verb, short, done string,
 			return err
 		},
 	}
+}
+
+func newRetry(connect connector) *cobra.Command {
+	var file string
+	cmd := newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now; look at an active one's source", "goes on",
+		func(c *admin.Client, ctx context.Context, address string) (a admin.Account, err error) {
+			var password config.Secret
+			if file != "" {
+				if password, err = config.ReadPassword(file); err != nil {
+					return a, fmt.Errorf("--password-file: %w", err)
+				}
+			}
+			return c.Retry(ctx, address, password)
+		})
+	cmd.Long = `Makes the work on an account go on at once, in place of its next pause. For an
+account that lives on the target it is a catch-up, and messages that the target
+refused are offered to it again.`
+	cmd.Flags().StringVar(&file, "password-file", "", "a `file` with the account's password, where the one kept is no longer taken")
+	return cmd
 }
 
 func newShow(connect connector) *cobra.Command {

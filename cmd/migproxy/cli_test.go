@@ -192,9 +192,11 @@ func TestGoldenOutputs(t *testing.T) {
 		{"show_json", "account show ANNA@example.com --json"},
 		{"log", "log"},
 		{"log_one", "log anna@example.com"},
+		{"complete_plan_active", "complete --dry-run"},
 		// From here on they change something.
 		{"stop", "stop"},
 		{"status_stopped", "status"},
+		{"complete_plan", "complete --dry-run --force --domain example.com"},
 		{"start", "start --domain example.com"},
 		{"retry", "account retry anna@example.com"},
 		{"exclude", "account exclude bert@example.com"},
@@ -212,6 +214,33 @@ func TestGoldenOutputs(t *testing.T) {
 			t.Errorf("%s lets a server steer the terminal", c.args)
 		}
 	}
+}
+
+// complete waits for the last passes, says what is left, and fails while
+// something is.
+func TestComplete(t *testing.T) {
+	w := startWorld(t)
+	w.fill(t)
+	flags := []string{"--config", w.config}
+	if o := runCLI(t, append([]string{"stop"}, flags...)...); o.status != exitDone {
+		t.Fatal(o.stderr)
+	}
+	o := runCLI(t, append([]string{"complete"}, flags...)...)
+	if o.status != exitFailed || !strings.Contains(o.stderr, "3 accounts are left") {
+		t.Errorf("status %d, %s", o.status, o.stderr)
+	}
+	golden(t, "complete_left", o.stdout)
+	o = runCLI(t, append([]string{"complete", "--force"}, flags...)...)
+	if o.status != exitDone || o.stderr != "" {
+		t.Errorf("status %d, %s", o.status, o.stderr)
+	}
+	golden(t, "complete_forced", o.stdout)
+	o = runCLI(t, append([]string{"start"}, flags...)...)
+	if o.status != exitFailed || !strings.Contains(o.stderr, "is finished") {
+		t.Errorf("status %d, %s", o.status, o.stderr)
+	}
+	o = runCLI(t, append([]string{"status"}, flags...)...)
+	golden(t, "status_finished", o.stdout)
 }
 
 func TestStatusBeforePasswordsExpire(t *testing.T) {
@@ -260,6 +289,10 @@ func TestExitStatus(t *testing.T) {
 		{"serve --config " + broken, exitFailed, "domainz"},
 		{"account show nobody@example.com --config " + w.config, exitFailed, "is not known"},
 		{"account retry bert@example.com --config " + w.config, exitFailed, "is at_source"},
+		{"account retry bert@example.com --password-file /does/not/exist --config " + w.config, exitFailed, "--password-file: open /does/not/exist"},
+		{"complete --config " + w.config, exitFailed, "`migproxy stop --domain example.com` first"},
+		{"complete now --config " + w.config, exitUsage, `unknown command "now"`},
+		{"complete --dry-run --domain example.net --config " + w.config, exitFailed, `"example.net" is not in the settings`},
 		{"version", exitDone, ""},
 		{"help", exitDone, ""},
 	} {

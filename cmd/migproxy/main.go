@@ -91,8 +91,8 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newServe(load), newCheck(load), newDemo(),
-		newSwitch(connect, true), newSwitch(connect, false), newStatus(connect),
-		newAccounts(connect), newAccount(connect), newLog(connect),
+		newSwitch(connect, true), newSwitch(connect, false), newComplete(connect), newStatus(connect),
+		newAccounts(connect), newAccount(connect), newVerify(connect), newLog(connect),
 		newVersion(),
 	)
 	return root

@@ -69,12 +69,17 @@ func newStatus(connect connector) *cobra.Command {
 func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 	for _, d := range domains {
 		text := fmt.Sprintf("The migration of %s is stopped: no account begins to move.\n", d.Name)
-		if d.Active {
+		switch {
+		case d.Finished:
+			text = fmt.Sprintf("The migration of %s is finished: its old server is never asked again.\n", d.Name)
+		case d.Completing:
+			text = fmt.Sprintf("The migration of %s is being completed: the last passes over its accounts are going on.\n", d.Name)
+		case d.Active:
 			// A migration that was left running by mistake has taken services down.
 			text = fmt.Sprintf("*** THE MIGRATION OF %s IS ACTIVE: accounts move at their next login. ***\n"+
 				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
-		if d.Active != d.Setting {
+		if d.Active != d.Setting && !d.Finished {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
 				"change them so that they agree.\n", d.Setting)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func (x *session) command() ([]string, error) {
 		if !literal {
 			return args, nil
 		}
-		octets, err := x.literal(line, size)
+		octets, err := x.literal(line, size, len(args) > 1 && strings.EqualFold(args[1], "APPEND"))
 		if err != nil {
 			return nil, err
 		}
@@ -34,7 +35,7 @@ func (x *session) command() ([]string, error) {
 	}
 }
 
-func (x *session) literal(line string, size int) (string, error) {
+func (x *session) literal(line string, size int, appended bool) (string, error) {
 	if !strings.HasSuffix(line, "+}") {
 		x.say("+ go on")
 		if err := x.w.Flush(); err != nil {
@@ -42,8 +43,19 @@ func (x *session) literal(line string, size int) (string, error) {
 		}
 	}
 	b := make([]byte, size)
+	if appended && x.cuts() {
+		_, _ = io.ReadFull(x.r, b[:size/2])
+		return "", errors.New("cut on purpose")
+	}
 	_, err := io.ReadFull(x.r, b)
 	return string(b), err
+}
+
+// cuts reports whether to cut the connection within this message.
+func (x *session) cuts() bool {
+	x.s.Lock()
+	defer x.s.Unlock()
+	return take(&x.s.Faults.CutAppend)
 }
 
 // split cuts a line into its arguments; literal says that it ends in one.
@@ -118,6 +130,9 @@ func (x *session) answer(tag, name string, args []string) bool {
 		}
 		x.say(fmt.Sprintf("* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %d)", quote(b.Name), len(b.Messages), b.UIDNext, b.UIDValidity))
 	case "EXAMINE", "SELECT":
+		if name == "SELECT" {
+			s.Touches++
+		}
 		if x.selected = s.find(arg(0)); x.selected == nil {
 			x.say(tag + " NO [NONEXISTENT] no such mailbox")
 			return true
@@ -140,9 +155,11 @@ func (x *session) answer(tag, name string, args []string) bool {
 	case "APPEND":
 		s.Writes++
 		return x.append(tag, args)
+	case "FETCH":
+		return x.fetch(tag, arg(0), strings.ToUpper(arg(1)), false)
 	case "UID":
 		if strings.EqualFold(arg(0), "FETCH") {
-			return x.fetch(tag, arg(1), strings.ToUpper(strings.Join(args[2:], " ")))
+			return x.fetch(tag, arg(1), strings.ToUpper(strings.Join(args[2:], " ")), true)
 		}
 		s.Writes++
 		x.say(tag + " BAD not here")
@@ -188,13 +205,20 @@ func (x *session) list(command, pattern string) {
 	}
 	for _, b := range x.s.Mailboxes {
 		if command == "LIST" || b.Subscribed {
-			x.say(fmt.Sprintf("* %s (%s) \"/\" %s", command, b.Attrs, quote(b.Name)))
+			name := quote(b.Name)
+			if strings.Contains(b.Name, `"`) { // as many servers send it
+				name = fmt.Sprintf("{%d}\r\n%s", len(b.Name), b.Name)
+			}
+			x.say(fmt.Sprintf("* %s (%s) \"/\" %s", command, b.Attrs, name))
 		}
 	}
 }
 
-// fetch answers what a copier asks: the items of a listing, or bodies.
-func (x *session) fetch(tag, set, items string) bool {
+var dateField = regexp.MustCompile(`(?m)^Date: .*\r\n`)
+
+// fetch answers what a copier asks: the items of a listing, or bodies. The set
+// is one of UIDs or of sequence numbers.
+func (x *session) fetch(tag, set, items string, byUID bool) bool {
 	b := x.selected
 	if b == nil {
 		x.say(tag + " BAD nothing selected")
@@ -202,15 +226,26 @@ func (x *session) fetch(tag, set, items string) bool {
 	}
 	f := &x.s.Faults
 	bodies := strings.Contains(items, "BODY")
+	if strings.Contains(items, "BODY[") || strings.Contains(items, "RFC822.TEXT") {
+		x.s.Touches++
+	}
 	if bodies && take(&f.ByeFetch) {
 		x.say("* BYE [UNAVAILABLE] the disk is full of sand")
 		return false
 	}
+	section := "BODY[]"
 	for i, m := range b.Messages {
-		if !contains(set, m.UID) {
+		n := i + 1
+		if byUID && !contains(set, m.UID) || !byUID && !contains(set, uint32(n)) || m.UID == f.Hides {
 			continue
 		}
-		n := i + 1
+		if strings.Contains(items, "[HEADER.FIELDS (DATE)]") {
+			section = "BODY[HEADER.FIELDS (DATE)]"
+			m.Octets = dateField.FindString(m.Octets) + "\r\n"
+		}
+		if f.Early {
+			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (%s))`, n, m.UID, m.Flags))
+		}
 		if f.Unasked {
 			x.say(fmt.Sprintf(`* %d FETCH (UID %d FLAGS (\Seen $Odd]Flag) X-GM-MSGID 17)`, n, m.UID),
 				fmt.Sprintf(`* %d FETCH (FLAGS (\Answered))`, n), "* VANISHED (EARLIER) 900:910", fmt.Sprintf("* %d EXISTS", len(b.Messages)), "* XUNKNOWN {3}\r\nabc (")
@@ -219,9 +254,9 @@ func (x *session) fetch(tag, set, items string) bool {
 			x.say(fmt.Sprintf(`* %d FETCH (FLAGS (%s) INTERNALDATE "%s" RFC822.SIZE %d UID %d)`, n, m.Flags, m.Date, len(m.Octets), m.UID))
 			continue
 		}
-		head, tail := fmt.Sprintf("* %d FETCH (UID %d BODY[] {%d}\r\n", n, m.UID, len(m.Octets)), ")"
+		head, tail := fmt.Sprintf("* %d FETCH (UID %d %s {%d}\r\n", n, m.UID, section, len(m.Octets)), ")"
 		if f.BodyFirst {
-			head, tail = fmt.Sprintf("* %d FETCH (BODY[] {%d}\r\n", n, len(m.Octets)), fmt.Sprintf(" UID %d)", m.UID)
+			head, tail = fmt.Sprintf("* %d FETCH (%s {%d}\r\n", n, section, len(m.Octets)), fmt.Sprintf(" UID %d)", m.UID)
 		}
 		_, _ = x.w.WriteString(head)
 		if len(m.Octets) > 20 && take(&f.CutBody) {
@@ -292,6 +327,10 @@ func (x *session) append(tag string, args []string) bool {
 		x.say(tag + " NO halfway")
 		return true
 	}
+	if take(&f.ByeAppend) {
+		x.say("* BYE [UNAVAILABLE] going down")
+		return false
+	}
 	if take(&f.Forget) {
 		x.say(tag + " OK stored")
 		return true
@@ -309,7 +348,11 @@ func (x *session) append(tag string, args []string) bool {
 	first := b.UIDNext
 	b.store(messages)
 	if strings.Contains(f.Capabilities, "UIDPLUS") {
-		x.say(fmt.Sprintf("%s OK [APPENDUID %d %d:%d] stored", tag, b.UIDValidity, first, b.UIDNext-1))
+		last := b.UIDNext - 1
+		if take(&f.WrongUIDs) {
+			first, last = first+1000, last+1000
+		}
+		x.say(fmt.Sprintf("%s OK [APPENDUID %d %d:%d] stored", tag, b.UIDValidity, first, last))
 	} else {
 		x.say(tag + " OK stored")
 	}
@@ -318,7 +361,7 @@ func (x *session) append(tag string, args []string) bool {
 
 func parseAppend(args []string) ([]Message, error) {
 	var list []Message
-	m := Message{Date: time.Now().Format("_2-Jan-2006 15:04:05 -0700")}
+	m := Message{Date: now()}
 	for i := 0; i < len(args); i++ {
 		switch a := args[i]; {
 		case strings.HasPrefix(a, "(") && strings.HasSuffix(a, ")"):
@@ -328,7 +371,7 @@ func parseAppend(args []string) ([]Message, error) {
 		default:
 			m.Octets = a
 			list = append(list, m)
-			m = Message{Date: m.Date}
+			m = Message{Date: now()}
 		}
 	}
 	if len(list) == 0 {
@@ -336,6 +379,8 @@ func parseAppend(args []string) ([]Message, error) {
 	}
 	return list, nil
 }
+
+func now() string { return time.Now().Format("_2-Jan-2006 15:04:05 -0700") }
 
 func (b *Mailbox) store(messages []Message) {
 	for _, m := range messages {

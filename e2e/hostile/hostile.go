@@ -40,6 +40,8 @@ type Faults struct {
 	BodyFirst bool
 	// Unasked sends responses that nobody asked for around each FETCH.
 	Unasked bool
+	// Early sends a message's flags, unasked, before each response to a FETCH.
+	Early bool
 	// CutBody cuts the connection in the middle of so many bodies.
 	CutBody int
 	// ByeFetch answers so many fetches of bodies with a BYE.
@@ -49,6 +51,8 @@ type Faults struct {
 	SilentFetch, SilentAppend int
 	// Leaves makes the message of this UID disappear once it was listed.
 	Leaves uint32
+	// Hides leaves the message of this UID out of every FETCH, without a word.
+	Hides uint32
 
 	// Refuse says which messages are refused, and with which response code and
 	// text; empty is taken. An APPEND of several stores none of them.
@@ -62,6 +66,12 @@ type Faults struct {
 	Late       time.Duration
 	// Forget answers so many APPENDs with OK and stores nothing.
 	Forget int
+	// ByeAppend answers so many APPENDs with a BYE, and CutAppend cuts the
+	// connection within their first message; neither stores anything.
+	ByeAppend, CutAppend int
+	// WrongUIDs answers so many APPENDs with UIDs that are not those of the
+	// stored messages.
+	WrongUIDs int
 }
 
 // Server is a running server. Lock before looking at what it has.
@@ -72,8 +82,9 @@ type Server struct {
 	Faults    Faults
 	// Allow decides logins.
 	Allow func(user, password string) bool
-	// Writes counts commands that change something.
-	Writes int
+	// Writes counts commands that change something. Touches counts those that
+	// would change \Recent or \Seen: SELECT, and FETCH without PEEK.
+	Writes, Touches int
 
 	conns sync.WaitGroup
 }

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"text/template"
+	"time"
 )
 
 // DovecotOptions say what is special about one Dovecot.
@@ -101,7 +102,8 @@ func (d *Dovecot) Stop() { d.proc.stop(syscall.SIGTERM) }
 // Kill ends all of its processes at once, in the middle of what they do.
 func (d *Dovecot) Kill() { d.proc.stop(syscall.SIGKILL) }
 
-// AddUser adds a user with a password, given in the clear.
+// AddUser adds a user with a password, given in the clear. A Dovecot that has
+// answered a login within this second learns of it only in the next one.
 func (d *Dovecot) AddUser(name, password string) {
 	d.t.Helper()
 	f, err := os.OpenFile(d.PasswdFile, os.O_APPEND|os.O_WRONLY, 0)
@@ -109,7 +111,19 @@ func (d *Dovecot) AddUser(name, password string) {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		d.t.Fatal(err)
+	}
 	if _, err := fmt.Fprintf(f, "%s:{PLAIN.b64}%s::::::\n", name, base64std(password)); err != nil {
+		d.t.Fatal(err)
+	}
+	// It reads the file anew only where its time in seconds has changed.
+	changed := before.ModTime().Add(time.Second)
+	if now := time.Now(); now.After(changed) {
+		changed = now
+	}
+	if err := os.Chtimes(d.PasswdFile, time.Time{}, changed); err != nil {
 		d.t.Fatal(err)
 	}
 }

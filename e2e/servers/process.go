@@ -93,17 +93,29 @@ func (p *process) signal(pgid int, sig syscall.Signal) {
 	_ = syscall.Kill(-pgid, sig)
 }
 
+// given are the ports that FreePorts has given to the tests of this process,
+// each once: who asked may not listen yet.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: map[int]bool{}}
+
 // FreePorts returns n loopback ports that were free a moment ago.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
+	given.Lock()
+	defer given.Unlock()
+	var ports []int
+	for len(ports) < n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // all at once, so that no port is given twice
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		defer l.Close() // all at once, so that the same one is not found again
+		if port := l.Addr().(*net.TCPAddr).Port; !given.ports[port] {
+			given.ports[port] = true
+			ports = append(ports, port)
+		}
 	}
 	return ports
 }

@@ -297,7 +297,7 @@ func (s *source) Read(p []byte) (int, error) {
 func flagList(flags []string) string {
 	var b strings.Builder
 	for _, flag := range flags {
-		if !isFlag(flag) || strings.EqualFold(flag, `\Recent`) {
+		if !IsFlag(flag) || strings.EqualFold(flag, `\Recent`) {
 			continue
 		}
 		if b.Len() > 0 {
@@ -308,10 +308,10 @@ func flagList(flags []string) string {
 	return b.String()
 }
 
-// isFlag reports whether a flag can be sent: an atom, perhaps behind a
+// IsFlag reports whether a flag can be sent: an atom, perhaps behind a
 // backslash (RFC 9051 section 9). Some servers show keywords with a ], which is
 // none, and others refuse the whole message for it.
-func isFlag(flag string) bool {
+func IsFlag(flag string) bool {
 	name := strings.TrimPrefix(flag, `\`)
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`(){%*"\]`, r)

@@ -325,7 +325,7 @@ func (c *Conn) open(ctx context.Context, command, mailbox string) (Selected, err
 // and CREATE-SPECIAL-USE is offered.
 func (c *Conn) Create(ctx context.Context, mailbox, specialUse string) error {
 	args := []any{str(mailbox)}
-	if isFlag(specialUse) && c.caps["CREATE-SPECIAL-USE"] {
+	if IsFlag(specialUse) && c.caps["CREATE-SPECIAL-USE"] {
 		args = append(args, "(USE ("+specialUse+"))")
 	}
 	_, err := c.do(ctx, "CREATE", args, nil)

@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/store"
+)
+
+// In a finished domain the source is never asked, whatever the account is and
+// whatever the target says.
+func TestFinishedDomain(t *testing.T) {
+	for _, state := range []string{"unknown", "at_source", "provisioning", "copying", "active", "finished", "native", "failed", "waiting", "conflict", "excluded"} {
+		for answer, want := range map[string]string{"yes": "target", "miss": "miss", "refused": "refused", "unavailable": "unavailable"} {
+			t.Run(state+" "+answer, func(t *testing.T) {
+				w := newWorld(t)
+				origin := "-"
+				if state != "unknown" && state != "at_source" && state != "native" && state != "provisioning" {
+					origin = "created"
+				}
+				w.put(state, origin, store.NewAccount{Mode: config.ModeAccounts})
+				w.check(w.store.SetActive(w.ctx, "example.com", false))
+				w.check(w.store.Complete(w.ctx, "example.com", store.CompleteForced, true))
+				if state == "active" { // its last pass goes on
+					w.check(w.claim().Finish(w.ctx))
+				}
+				w.check(w.store.SettleCompletion(w.ctx, "example.com"))
+				w.target.set(answer)
+				if got := w.login(config.IMAP); got != want || w.source.count() != 0 || w.target.count() != 1 {
+					t.Errorf("%s; source asked %d times, target %d", got, w.source.count(), w.target.count())
+				}
+			})
+		}
+	}
+}
+
+// While the last passes go on, nobody begins.
+func TestNobodyBeginsDuringTheCompletion(t *testing.T) {
+	w := newWorld(t)
+	w.check(w.store.SetActive(w.ctx, "example.com", false))
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteWhole, false))
+	if got := w.login(config.IMAP); got != "miss" { // nothing was there to complete
+		t.Error(got)
+	}
+}
+
+// A login on the target has an active account caught up, at most once a minute,
+// and gives it a password if it needs one; it decides nothing about the login.
+func TestLoginCatchesUp(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		needs  bool
+		ago    time.Duration // since the last catch-up
+		answer string
+		due    bool
+		kept   bool // the password of this login
+	}{
+		{"long ago", false, time.Hour, "yes", true, false},
+		{"just now", false, time.Second, "yes", false, false},
+		{"wrong password", false, time.Hour, "miss", false, false},
+		{"needs a password", true, time.Second, "yes", true, true},
+		{"needs a password, wrong one", true, time.Hour, "miss", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.begin(store.NewAccount{Mode: config.ModeAccounts, Password: config.NewSecret("of the source")})
+			c := w.claim()
+			w.check(c.SetOrigin(w.ctx, store.OriginCreated))
+			w.check(c.Flip(w.ctx, store.Active, 1, time.Now()))
+			c = w.claim()
+			later := time.Now().Add(3 * time.Hour)
+			if tt.needs {
+				w.check(c.RefusePassword(w.ctx, store.SideSource))
+				w.check(c.NeedPassword(w.ctx, true))
+				w.check(c.Release(w.ctx, store.Active, "it needs a password", time.Time{}, true))
+			} else {
+				w.check(c.CaughtUp(w.ctx, later))
+			}
+			w.broker.now = func() time.Time { return time.Now().Add(tt.ago) }
+			w.target.set(tt.answer)
+			want := "target"
+			if tt.answer != "yes" {
+				want = "miss"
+			}
+			if got := w.login(config.IMAP); got != want {
+				t.Error(got)
+			}
+			a, _ := w.account()
+			if due := !a.Due.IsZero() && !a.Due.After(time.Now()); due != tt.due {
+				t.Errorf("due %v", a.Due)
+			}
+			p, _, err := w.store.Password(w.ctx, a.ID, store.SideSource)
+			if kept := err == nil && p.Reveal() == password; kept != tt.kept {
+				t.Errorf("kept %t, %v", kept, err)
+			}
+			if w.source.count() != 0 {
+				t.Error("the source was asked")
+			}
+		})
+	}
+}
+
+// Whoever logs in for another gives no password of the other's.
+func TestDelegatedLoginKeepsNoPassword(t *testing.T) {
+	w := newWorld(t)
+	w.begin(store.NewAccount{Mode: config.ModeAccounts})
+	c := w.claim()
+	w.check(c.Flip(w.ctx, store.Active, 1, time.Now()))
+	c = w.claim()
+	w.check(c.RefusePassword(w.ctx, store.SideSource))
+	w.check(c.NeedPassword(w.ctx, true))
+	w.check(c.Release(w.ctx, store.Active, "it needs a password", time.Time{}, true))
+	w.target.set("yes")
+	a := w.attempt(config.IMAP)
+	a.Authzid, a.Login = anna, "admin@example.com"
+	a.Identity = resolve(w.cfg, a)
+	session, err := w.broker.Login(w.ctx, a)
+	if got := w.result(session, err); got != "target" {
+		t.Error(got)
+	}
+	if _, _, err := w.store.Password(w.ctx, 1, store.SideSource); err == nil {
+		t.Error(fmt.Errorf("the delegate's password was kept"))
+	}
+}

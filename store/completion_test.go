@@ -1,0 +1,97 @@
+package store
+
+import (
+	"testing"
+	"time"
+)
+
+// flipped is an active account.
+func flipped(t *testing.T, s *Store, local string) Account {
+	t.Helper()
+	begin(t, s, local, "secret")
+	c := claim(t, s)
+	ok(t, c.Flip(t.Context(), Active, 1, time.Now().Add(time.Hour)))
+	return c.Account
+}
+
+// A completion that is asked for while an account is caught up is not lost with
+// the end of that catch-up, whatever that is.
+func TestCompleteDuringACatchUp(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *Claim) error{
+		"caught up": func(t *testing.T, c *Claim) error { return c.CaughtUp(t.Context(), time.Now().Add(time.Hour)) },
+		"failed":    func(t *testing.T, c *Claim) error { return c.Release(t.Context(), Active, "x", time.Time{}, true) },
+		"failed for now": func(t *testing.T, c *Claim) error {
+			return c.Release(t.Context(), Active, "x", time.Now().Add(time.Hour), true)
+		},
+		"stopped": func(t *testing.T, c *Claim) error { return c.Release(t.Context(), Active, "", time.Now(), false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openDir(t, t.TempDir())
+			a := flipped(t, s, "anna")
+			ok(t, s.CatchUpNow(t.Context(), a.ID, time.Now()))
+			c := claim(t, s)
+			ok(t, s.SetActive(t.Context(), "example.com", false))
+			ok(t, s.Complete(t.Context(), "example.com", CompleteWhole, false))
+			ok(t, end(t, c))
+			c = claim(t, s)
+			if c.Account.Finishing != FinishWhole {
+				t.Fatalf("%+v", c.Account)
+			}
+			ok(t, c.Finish(t.Context()))
+			ok(t, s.SettleCompletion(t.Context(), "example.com"))
+			if d, err := s.DomainState(t.Context(), "example.com"); err != nil || !d.Finished {
+				t.Errorf("%+v, %v", d, err)
+			}
+		})
+	}
+}
+
+// The last pass is tried three times, then given up until it is asked for again.
+func TestLastPassIsGivenUp(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	flipped(t, s, "anna")
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	ok(t, s.Complete(t.Context(), "example.com", CompleteWhole, false))
+	for i := range 3 {
+		c := claim(t, s)
+		if c.Account.Finishing != FinishWhole {
+			t.Fatalf("try %d: %+v", i, c.Account)
+		}
+		ok(t, s.SettleCompletion(t.Context(), "example.com"))
+		if d, err := s.DomainState(t.Context(), "example.com"); err != nil || d.Completing != CompleteWhole {
+			t.Fatalf("try %d: %+v, %v", i, d, err)
+		}
+		ok(t, c.Release(t.Context(), Active, "unreachable", time.Now(), true))
+	}
+	ok(t, s.SettleCompletion(t.Context(), "example.com"))
+	a, err := s.Account(t.Context(), "anna@example.com")
+	if err != nil || a.Finishing != NotFinishing || a.Reason != "unreachable" || !a.HasPassword {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if d, err := s.DomainState(t.Context(), "example.com"); err != nil || d.Finished || d.Completing != NotCompleting {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// Who is being moved comes before who is to be caught up, but not for ever.
+func TestCatchUpIsPatient(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	anna := flipped(t, s, "anna")
+	bert := begin(t, s, "bert", "x")
+	due := func(id int64, ago time.Duration) {
+		_, err := s.w.ExecContext(t.Context(), "UPDATE accounts SET due = $1 WHERE id = $2", millis(time.Now().Add(-ago)), id)
+		ok(t, err)
+	}
+	due(anna.ID, catchUpPatience/2)
+	due(bert.ID, time.Second)
+	c := claim(t, s)
+	if c.Account.ID != bert.ID {
+		t.Errorf("%+v", c.Account)
+	}
+	ok(t, c.Release(t.Context(), Provisioning, "", time.Now(), false))
+	due(anna.ID, catchUpPatience+time.Minute)
+	due(bert.ID, time.Second)
+	if c := claim(t, s); c.Account.ID != anna.ID {
+		t.Errorf("%+v", c.Account)
+	}
+}
