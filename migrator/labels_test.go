@@ -1,13 +1,10 @@
 package migrator_test
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"migproxy/migrator"
 	"migproxy/store"
 )
 
@@ -156,7 +153,8 @@ func TestLabelsThatChange(t *testing.T) {
 	source.label(fakeMail{body: message(0, ""), gmail: 6000}) // equal to two others, and another one
 	source.mu.Unlock()
 	before := len(bodies(target, "INBOX", "Work", "[Gmail]/SentMail", "[Gmail]/Trash", "[Gmail]/Spam", allMail))
-	b.catchUp(t, 3)
+	caughtUp(t, b.catchUp(t))
+	caughtUp(t, b.catchUp(t))
 	after := bodies(target, "INBOX", "Work", "[Gmail]/SentMail", "[Gmail]/Trash", "[Gmail]/Spam", allMail)
 	if len(after) != before+2 || len(bodies(target, "INBOX")) != 13 || len(bodies(target, "Receipts", starred)) != 0 {
 		t.Errorf("%d messages were there and %d are, %d in INBOX, %d in new folders", before, len(after),
@@ -164,49 +162,5 @@ func TestLabelsThatChange(t *testing.T) {
 	}
 	if n := strings.Count(strings.Join(after, "\x00"), fresh.body); n != 1 {
 		t.Errorf("the new message is there %d times", n)
-	}
-}
-
-// catchUp runs a Migrator until n catch-ups have begun, so that those before the
-// last one are over.
-func (b *bench) catchUp(t *testing.T, n int) {
-	t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
-	defer stop()
-	o := b.options(t)
-	o.CatchUp = 20 * time.Millisecond
-	begun := make(chan struct{}, 100)
-	o.Step = func(name string) {
-		if name == "catchup.begun" {
-			select {
-			case begun <- struct{}{}:
-			default:
-			}
-		}
-	}
-	m, err := migrator.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.Hasten(20*time.Millisecond, 20*time.Second)
-	a, err := b.store.Account(ctx, identity("anna").Address())
-	if err == nil {
-		err = b.store.CatchUpNow(ctx, a.ID, time.Now())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	for range n {
-		select {
-		case <-begun:
-		case <-ctx.Done():
-			t.Fatal("no catch-up")
-		}
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
