@@ -41,6 +41,7 @@ type verdict struct {
 	late     time.Duration // keep them only after this time
 	noUIDs   bool
 	tamperer func(string) string
+	date     string // of all messages, in place of theirs
 }
 
 // fakeServer is an IMAP server with one user, whose misbehaviour is scripted.
@@ -434,6 +435,9 @@ func (s *fakeSession) append(tag string, texts, literals []string) error {
 		for _, m := range mails {
 			if v.tamperer != nil {
 				m.body = v.tamperer(m.body)
+			}
+			if v.date != "" {
+				m.date = v.date
 			}
 			uids = append(uids, strconv.Itoa(int(b.add(m))))
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"migproxy/migrator"
+	"migproxy/migrator/verify"
 	"migproxy/store"
 )
 
@@ -109,6 +111,9 @@ func TestLabelsAreCopiedOnce(t *testing.T) {
 			if n, gathered := len(bodies(target, "Work")), bodies(target, starred, "[Gmail]/Important"); n != 16 || len(gathered) > 0 {
 				t.Errorf("%d in Work, %d starred or important", n, len(gathered))
 			}
+			if v := b.verify(t, a); !v.OK() {
+				t.Errorf("verify: %+v", v)
+			}
 			for _, f := range target.boxes {
 				if f.name == starred || c.archive != "" && f.name == allMail {
 					t.Errorf("%s was made", f.name)
@@ -163,4 +168,14 @@ func TestLabelsThatChange(t *testing.T) {
 	if n := strings.Count(strings.Join(after, "\x00"), fresh.body); n != 1 {
 		t.Errorf("the new message is there %d times", n)
 	}
+}
+
+// verify compares an account as the administrator would.
+func (b *bench) verify(t *testing.T, a store.Account) verify.Account {
+	t.Helper()
+	m, err := migrator.New(b.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Verify(t.Context(), a, true, nil)
 }
