@@ -15,8 +15,8 @@ import (
 const (
 	// maxRest bounds the pause that a source can ask for.
 	maxRest = time.Hour
-	// restAfter is how many tries without progress a source that asks for a pause
-	// and does not say for how long counts for: its first one is a minute.
+	// restAfter is how many tries without progress it counts for that a source asks
+	// for a pause and does not say for how long: the first one is a minute.
 	restAfter = 5
 	// crowdedWait is how long a worker waits for one of the connections to a
 	// source, and crowdedPause when it looks again if none came free.
@@ -111,19 +111,21 @@ func (h *host) leave() {
 	}
 }
 
-// throttled leaves the host alone for as long as it asks for, or for otherwise
-// where it does not say.
+// throttled leaves the host alone for as long as it asks for. Where it does not
+// say for how long, it may have a limit for each user: then this account alone
+// pauses, for otherwise.
 func (h *host) throttled(t *upstream.Throttled, otherwise time.Duration) *rest {
-	pause := min(t.Pause, maxRest)
-	if pause <= 0 {
-		pause = otherwise
+	r := &rest{pause: otherwise, asked: true, err: fmt.Errorf("%s is left alone for a while: %w", h.name, t)}
+	if t.Pause <= 0 {
+		return r
 	}
+	r.pause = min(t.Pause, maxRest)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if until := time.Now().Add(pause); until.After(h.until) {
+	if until := time.Now().Add(r.pause); until.After(h.until) {
 		h.until = until
 	}
-	return &rest{pause: pause, asked: true, err: fmt.Errorf("%s is left alone for a while: %w", h.name, t)}
+	return r
 }
 
 // take waits until n messages or octets may be taken. n is at most the limiter's

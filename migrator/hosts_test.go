@@ -62,11 +62,15 @@ func TestConnectionsOfAHost(t *testing.T) {
 	})
 }
 
-// A host that asked for a pause is left alone by everybody for that long.
+// A host that asked for a pause is left alone by everybody for that long; one
+// that did not say for how long, by the account that it said so to.
 func TestHostAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost("old.example.com:143", config.Rate{})
-		for _, c := range []struct{ asked, want time.Duration }{{5 * time.Minute, 5 * time.Minute}, {0, time.Minute}, {48 * time.Hour, maxRest}} {
+		if r := h.throttled(&upstream.Throttled{Said: "slower"}, time.Minute); r.pause != time.Minute || !r.asked || h.enter(t.Context()) != nil {
+			t.Errorf("%+v", r)
+		}
+		for _, c := range []struct{ asked, want time.Duration }{{5 * time.Minute, 5 * time.Minute}, {time.Second, time.Second}, {48 * time.Hour, maxRest}} {
 			r := h.throttled(&upstream.Throttled{Pause: c.asked, Said: "slower"}, time.Minute)
 			if r.pause != c.want || !r.asked {
 				t.Errorf("asked for %s: %+v", c.asked, r)

@@ -30,14 +30,14 @@ func (j *job) openSource(ctx context.Context, server *upstream.Server, login fun
 	if err := h.enter(ctx); err != nil {
 		return nil, err
 	}
-	pause := func() time.Duration { return j.m.pause(j.claim.Account.Attempts + restAfter) }
 	c, err := login()
 	if err == nil {
-		return &pacedSource{sourceConn: c, host: h, pause: pause}, nil
+		return &pacedSource{sourceConn: c, host: h, pause: func() time.Duration { return j.m.pause(j.claim.Account.Attempts + restAfter) }}, nil
 	}
 	h.leave()
 	if t, ok := errors.AsType[*upstream.Throttled](err); ok {
-		return nil, h.throttled(t, pause())
+		// Most likely a limit of connections, of which one ends soon.
+		return nil, h.throttled(t, j.m.pause(j.claim.Account.Attempts))
 	}
 	return nil, err
 }
