@@ -123,6 +123,36 @@ func TestLabelsAreCopiedOnce(t *testing.T) {
 	}
 }
 
+// Where All Mail is hidden from IMAP, what a flag alone gathers is copied from
+// there.
+func TestLabelsWithoutAllMail(t *testing.T) {
+	source, target, _, b := fakes(t, func(f *fakeServer) {
+		f.caps += " X-GM-EXT-1"
+		f.box(starred).attrs = `\Flagged`
+		f.box(starred).subscribed = true
+		for i := range 10 {
+			f.box("INBOX").add(gmailMail(i))
+			f.box(starred).add(gmailMail(5 + i))
+		}
+	})
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 15 || a.Expected != 20 {
+		t.Fatalf("%s, %d messages of %d: %s", a.State, a.Messages, a.Expected, a.Reason)
+	}
+	if n, m := len(bodies(target, "INBOX")), len(bodies(target, starred)); n != 10 || m != 5 || !target.box(starred).subscribed {
+		t.Errorf("%d in INBOX, %d starred", n, m)
+	}
+	source.with(func() { // starred is taken away, a new label given
+		source.unlabel(gmailMail(12).gmail, starred)
+		source.box("Work").add(gmailMail(12))
+		source.box(starred).add(gmailMail(1))
+	})
+	caughtUp(t, b.catchUp(t))
+	if n := len(bodies(target, "INBOX", starred, "Work")); n != 15 {
+		t.Errorf("%d messages after a catch-up", n)
+	}
+}
+
 // What the target refuses of such a source is set aside once.
 func TestRefusedMessageWithLabels(t *testing.T) {
 	source, target, _, b := fakes(t, fillGmail)
