@@ -39,6 +39,9 @@ func TestAFolderOf200000(t *testing.T) {
 	if kb := p.peakMemory(); kb > 100_000 {
 		t.Errorf("%d kB of memory", kb)
 	}
+	if strings.Contains(p.read("migproxy.log"), "the move has stopped for now") {
+		t.Error("the target cut the connection")
+	}
 	sameMail(t, p.sourceView(), p.targetView())
 }
 

@@ -51,6 +51,7 @@ type copier struct {
 	acked     []*batch // answered and not settled
 	settledAt time.Time
 	digest    *digester
+	looked    uint64 // messages of the target's folder times looks at it, since it was opened
 	// broken is what ended the target's connection.
 	broken error
 }
