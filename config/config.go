@@ -230,6 +230,15 @@ type Migration struct {
 	Concurrency int      `koanf:"concurrency" default:"4" doc:"Accounts that are copied at a time."`
 	CatchUp     Duration `koanf:"catch_up" default:"5m" doc:"How often accounts that have moved are looked at on the source for mail that arrived there since, until they are finished."`
 	SettleQuiet Duration `koanf:"settle_quiet" default:"5s" doc:"How long a target's folder must have been still before a batch that was cut off is settled: a server may commit after the connection was lost."`
+	Rate        Rate     `koanf:"rate" doc:"What may be taken from one source server, over all accounts. A source that says itself that it is asked too much is left alone for a while whatever stands here."`
+}
+
+// Rate bounds what is taken from one source server, over all accounts. 0 is no
+// limit.
+type Rate struct {
+	Messages    int `koanf:"messages" default:"0" doc:"Messages a second that are read; 0 is no limit."`
+	Octets      int `koanf:"octets" default:"0" doc:"Octets of messages a second that are read; 0 is no limit."`
+	Connections int `koanf:"connections" default:"0" doc:"Connections at a time of the copy; 0 is no limit. Logins of users are not counted."`
 }
 
 // Log is what is written where.

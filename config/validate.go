@@ -36,6 +36,9 @@ func (s *settings) validate(c *Config) {
 	s.positive("migration.concurrency", int64(c.Migration.Concurrency))
 	s.positive("migration.catch_up", int64(c.Migration.CatchUp))
 	s.positive("migration.settle_quiet", int64(c.Migration.SettleQuiet))
+	s.notNegative("migration.rate.messages", c.Migration.Rate.Messages)
+	s.notNegative("migration.rate.octets", c.Migration.Rate.Octets)
+	s.notNegative("migration.rate.connections", c.Migration.Rate.Connections)
 	s.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	s.oneOf("log.format", c.Log.Format, "console", "json")
 }
@@ -122,6 +125,12 @@ func (s *settings) configured(key, domain string, c *Config) {
 func (s *settings) positive(key string, n int64) {
 	if n <= 0 {
 		s.report(key, "must be more than nothing; write a larger value or leave it out")
+	}
+}
+
+func (s *settings) notNegative(key string, n int) {
+	if n < 0 {
+		s.report(key, "must not be negative; write 0 for no limit")
 	}
 }
 

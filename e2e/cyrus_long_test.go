@@ -8,11 +8,6 @@ import (
 	"migproxy/e2e/servers"
 )
 
-func TestMoveFromCourierToCyrus(t *testing.T) {
-	source := servers.StartCourier(t, map[string]string{user: password})
-	moveToCyrus(t, endpoint{imap: source.IMAP, pop3: source.POP3, tls: "none"}, "INBOX.", ".", "")
-}
-
 // What Cyrus stored of a batch that nobody saw acknowledged is recognised,
 // whatever it made of the octets.
 func TestKilledOverCyrus(t *testing.T) {

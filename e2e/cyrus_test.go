@@ -103,7 +103,7 @@ func moveToCyrus(t *testing.T, source endpoint, prefix, sep, step string) {
 		t.Fatal(err)
 	}
 	r.awaitState(user, "active")
-	want := viewOf(t, ask(t, request{Op: "dump", Port: source.imap}), prefix, sep, map[string]string{"Lists\x00quote\"and\\back": "Lists\x00quote_and_back"})
+	want := viewOf(t, ask(t, request{Op: "dump", Port: source.imap}), prefix, sep, cyrusNames)
 	want.folders["INBOX"] = asCyrusKeeps(want.folders["INBOX"])
 	sameMail(t, want, viewOf(t, ask(t, request{Op: "dump", Port: target.IMAP}), "", targetSep, nil))
 	shown, err := r.cli("account", "show", user)

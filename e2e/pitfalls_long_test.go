@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,23 @@ func TestAMessageOf100MB(t *testing.T) {
 	p.allIsWell()
 	if kb := p.peakMemory(); kb > 100_000 {
 		t.Errorf("%d kB of memory", kb)
+	}
+	sameMail(t, p.sourceView(), p.targetView())
+}
+
+// A folder of 200,000 messages takes no more memory than one of a few.
+func TestAFolderOf200000(t *testing.T) {
+	p := newPairOf(t, "", "")
+	fillMaildir(t, p.source, user, 200_000, 1, func(r *rand.Rand) int { return 100 + r.IntN(200) })
+	p.move()
+	if a := p.awaitStateFor(15*time.Minute, user, "active"); a.Messages != 200_000 {
+		t.Errorf("%+v", a)
+	}
+	if kb := p.peakMemory(); kb > 100_000 {
+		t.Errorf("%d kB of memory", kb)
+	}
+	if strings.Contains(p.read("migproxy.log"), "the move has stopped for now") {
+		t.Error("the target cut the connection")
 	}
 	sameMail(t, p.sourceView(), p.targetView())
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -62,8 +61,7 @@ func TestQuotaAndNewUIDsOnTheSource(t *testing.T) {
 	room := newQuota(t, "1500K")
 	p := newPairOf(t, "", room.settings())
 	fill(t, p.source.IMAP, user, password, sourcePrefix, sourceSep, "Gesendet")
-	large := slices.DeleteFunc(oddities(), func(m mail) bool { return len(m.octets) < 500_000 })
-	fillWith(t, login(t, p.source.IMAP, user, password), sourcePrefix, sourceSep, large, [][]string{{"Gesendet"}, {"zuletzt"}})
+	fillWith(t, login(t, p.source.IMAP, user, password), sourcePrefix, sourceSep, large(), [][]string{{"Gesendet"}, {"zuletzt"}})
 	p.move()
 	a := p.awaitState(user, "waiting")
 	if !strings.Contains(a.Error, "quota") || a.Messages == 0 {

@@ -62,15 +62,13 @@ func (j *job) openFlippedSource(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	login := func(ctx context.Context) (*upstream.Session, error) {
+	j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) {
 		return j.loginFlipped(ctx, store.SideSource, server, j.domain.Source.Master)
-	}
-	session, err := login(ctx)
+	})
 	if err != nil {
 		return accessTrouble(err, errorSource, "source")
 	}
-	j.source, err = j.reader(ctx, session, login)
-	return err
+	return nil
 }
 
 // openFlippedTarget logs an account that lives on the target in there. Its
@@ -95,6 +93,9 @@ func (j *job) openFlippedTarget(ctx context.Context) error {
 func accessTrouble(err error, reason, which string) error {
 	if needs, ok := errors.AsType[*needsPassword](err); ok {
 		return &halt{reason: errorPassword, err: needs}
+	}
+	if _, ok := errors.AsType[*rest](err); ok {
+		return again(reason, err)
 	}
 	e, ok := errors.AsType[*upstream.Error](err)
 	switch {

@@ -19,7 +19,9 @@ func (j *job) prepareAtOnce(ctx context.Context, mapping []store.Folder, subscri
 	for i := range mapping {
 		f := &mapping[i]
 		alike := func(name string) bool { return sameButCase(name, f.Target) }
-		listed := slices.ContainsFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source && selectable(b) })
+		listed := slices.ContainsFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool {
+			return b.Name == f.Source && selectable(b) && !(j.labels != nil && isGathered(b))
+		})
 		if f.ID == 0 && listed && !slices.ContainsFunc(mapping, func(o store.Folder) bool { return alike(o.Target) }) &&
 			!slices.ContainsFunc(j.there.mailboxes, func(b imapwire.Mailbox) bool { return alike(b.Name) }) {
 			fresh = append(fresh, f)

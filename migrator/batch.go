@@ -57,6 +57,7 @@ type copier struct {
 	acked     []*batch // answered and not settled
 	settledAt time.Time
 	digest    *digester
+	looked    uint64 // messages of the target's folder times looks at it, since it was opened
 	// broken is what ended the target's connection.
 	broken error
 }
@@ -178,7 +179,7 @@ type unsendable struct {
 func (c *copier) plan(metas []imapwire.Meta) (groups [][]imapwire.Meta, fatal []unsendable) {
 	var group []imapwire.Meta
 	var octets int64
-	limit, allowed := c.limit, c.dest.AppendLimit()
+	limit, allowed := c.limit, c.appendLimit(c.f)
 	end := func() {
 		if len(group) > 0 {
 			groups = append(groups, group)

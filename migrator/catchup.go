@@ -112,6 +112,12 @@ func (j *job) changed(ctx context.Context, whole bool) ([]*folder, error) {
 	if j.here, status, err = surveyStatus(ctx, j.source); err != nil {
 		return nil, again(errorSource, fmt.Errorf("list the source's folders: %w", err))
 	}
+	if j.labels == nil {
+		j.labels = newLabels(j.source)
+	}
+	if j.here.labels = j.labels != nil; j.here.labels {
+		j.labels.pass++
+	}
 	known, err := j.claim.Folders(ctx)
 	if err != nil {
 		return nil, err
@@ -149,6 +155,7 @@ func (j *job) changed(ctx context.Context, whole bool) ([]*folder, error) {
 		}
 		all = append(all, f)
 	}
+	j.byRank(all)
 	slices.SortStableFunc(all, func(a, b *folder) int {
 		first := func(f *folder) int {
 			if slices.Contains(renumbered, f.ID) {
@@ -181,6 +188,10 @@ func (j *job) addNew(ctx context.Context, f *folder, whole bool) (found int, err
 	if err != nil {
 		return 0, err
 	}
+	missing, deferred, err := j.ownMessages(ctx, f, missing)
+	if err != nil {
+		return 0, err
+	}
 	if len(missing) > 0 {
 		j.log.Debug("the source has messages that the ledger does not know", zap.String("folder", f.Source), zap.Int("messages", len(missing)))
 		if missing, err = j.recogniseMoved(ctx, f, missing); err != nil {
@@ -188,7 +199,7 @@ func (j *job) addNew(ctx context.Context, f *folder, whole bool) (found int, err
 		}
 	}
 	if len(missing) == 0 {
-		if f.ID != 0 {
+		if f.ID != 0 && !deferred {
 			j.unchanged[f.ID] = f.status
 		}
 		return 0, nil
@@ -196,7 +207,10 @@ func (j *job) addNew(ctx context.Context, f *folder, whole bool) (found int, err
 	if err := j.readyTarget(ctx, f); err != nil {
 		return 0, err
 	}
-	return j.copyMissing(ctx, f, missing, nil)
+	if found, err = j.copyMissing(ctx, f, missing, nil); deferred {
+		delete(j.unchanged, f.ID)
+	}
+	return found, err
 }
 
 // readyTarget makes sure that the folder is there to be appended to. Its owner

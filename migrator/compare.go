@@ -68,6 +68,8 @@ type tally struct {
 // keeps what its owner has made of it.
 func (j *job) compareTarget(ctx context.Context, f *folder, flags *sourceFlags) error {
 	runs, err := j.claim.Ledger(ctx, f.ID)
+	// Another folder's message accounts for these.
+	runs = slices.DeleteFunc(runs, func(r store.Run) bool { return r.TargetFirst == 0 })
 	if err != nil || len(runs) == 0 {
 		return err
 	}

@@ -326,6 +326,31 @@ func TestAlteredMessages(t *testing.T) {
 	}
 }
 
+// What a target takes and does not keep is counted in the account's log: dates
+// that become the day of the move, flags that it does not permit.
+func TestWhatIsNotKeptIsReported(t *testing.T) {
+	_, target, _, b := fakes(t, twoFolders)
+	target.permanent = `\Answered \Flagged \Deleted \Draft`
+	target.onAppend = func(int, []fakeMail) verdict { return verdict{date: "25-Nov-2026 12:00:00 +0000"} }
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	events, err := b.store.Events(t.Context(), "", 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `the target did not keep 180 internal dates, the flags $Label1 \Seen, which it does not permit`
+	if !slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, want) }) {
+		t.Errorf("no event says so: %v", events)
+	}
+	for _, m := range target.contents("INBOX") {
+		if strings.Contains(m, "Label") {
+			t.Fatalf("the target was sent %q", m)
+		}
+	}
+}
+
 // Many small folders cost few round trips each: two looks at the source and two
 // at the target, besides the copy itself.
 func TestRoundTrips(t *testing.T) {

@@ -20,6 +20,7 @@ type fakeMail struct {
 	body  string
 	flags []string
 	date  string
+	gmail uint64 // X-GM-MSGID
 }
 
 // fakeBox is one mailbox of a fake server.
@@ -40,6 +41,7 @@ type verdict struct {
 	late     time.Duration // keep them only after this time
 	noUIDs   bool
 	tamperer func(string) string
+	date     string // of all messages, in place of theirs
 }
 
 // fakeServer is an IMAP server with one user, whose misbehaviour is scripted.
@@ -69,6 +71,10 @@ type fakeServer struct {
 	log       []string
 
 	onAppend func(n int, mails []fakeMail) verdict
+	// onCommand gives the answer to a command without its tag, behind lines without
+	// one, to be given in place of the usual one, or nothing. A BYE ends the
+	// connection.
+	onCommand func(name, args string) string
 	// onFetch says whether to leave a body out, or to cut in the middle of it.
 	onFetch func(m fakeMail) (skip, cut bool)
 }
@@ -234,6 +240,18 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 	if name != "LOGIN" && name != "AUTHENTICATE" {
 		f.log = append(f.log, name+" "+args)
 	}
+	if f.onCommand != nil {
+		switch answer := f.onCommand(name, args); {
+		case strings.HasPrefix(answer, "* BYE"):
+			s.printf("%s\r\n", answer)
+			_ = s.w.Flush()
+			return io.EOF
+		case answer != "":
+			last := strings.LastIndexByte(answer, '\n') + 1
+			s.printf("%s%s %s\r\n", answer[:last], tag, answer[last:])
+			return nil
+		}
+	}
 	ok := func() error { s.printf("%s OK done\r\n", tag); return nil }
 	no := func(text string) error { s.printf("%s NO %s\r\n", tag, text); return nil }
 	switch name {
@@ -358,7 +376,11 @@ func (s *fakeSession) fetch(tag, args string) error {
 			}
 			continue
 		}
-		s.printf("* %d FETCH (UID %d FLAGS (%s) INTERNALDATE %q RFC822.SIZE %d)\r\n", i+1, m.uid, strings.Join(m.flags, " "), m.date, len(m.body))
+		gmail := ""
+		if strings.Contains(words[2], "X-GM-MSGID") {
+			gmail = fmt.Sprintf("X-GM-MSGID %d ", m.gmail)
+		}
+		s.printf("* %d FETCH (%sUID %d FLAGS (%s) INTERNALDATE %q RFC822.SIZE %d)\r\n", i+1, gmail, m.uid, strings.Join(m.flags, " "), m.date, len(m.body))
 	}
 	s.printf("%s OK done\r\n", tag)
 	return nil
@@ -413,6 +435,9 @@ func (s *fakeSession) append(tag string, texts, literals []string) error {
 		for _, m := range mails {
 			if v.tamperer != nil {
 				m.body = v.tamperer(m.body)
+			}
+			if v.date != "" {
+				m.date = v.date
 			}
 			uids = append(uids, strconv.Itoa(int(b.add(m))))
 		}

@@ -19,6 +19,9 @@ type folder struct {
 	listed bool            // the source has it now, and it can hold messages
 	asked  bool            // status is known
 	status imapwire.Status // of the source, at the start of this pass
+	// gathered is a folder that shows mail of other ones. It is made on the
+	// target only if something is copied from it.
+	gathered bool
 }
 
 // folders brings the mapping up to date, creates what is missing on the
@@ -28,6 +31,10 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	if j.labels == nil {
+		j.labels = newLabels(j.source)
+	}
+	j.here.labels = j.labels != nil
 	known, err := j.claim.Folders(ctx)
 	if err != nil {
 		return nil, err
@@ -45,11 +52,13 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
 		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
 		entry.status, entry.asked = status[f.Source]
+		entry.gathered = j.labels != nil && entry.listed && isGathered(j.here.mailboxes[at])
 		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
 			return nil, err
 		}
 		all = append(all, entry)
 	}
+	j.byRank(all)
 	return all, nil
 }
 
@@ -143,7 +152,8 @@ func (l *statusLister) List(ctx context.Context, pattern string) ([]imapwire.Mai
 // create one is safe to repeat, and only a created one shows that the target
 // takes the name, so here the act comes before the commit.
 func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
-	if f.listed && !j.exists(f.Target) {
+	here := f.listed && !f.gathered
+	if here && !j.exists(f.Target) {
 		j.m.step(stepFolderBefore)
 		if err := j.createFolder(ctx, f); err != nil {
 			return err
@@ -151,7 +161,7 @@ func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
 		j.m.step(stepFolderCreated)
 	}
 	fresh := f.ID == 0
-	if f.listed && subscribed && !f.Subscribed {
+	if here && subscribed && !f.Subscribed {
 		err := j.dest.Subscribe(ctx, f.Target)
 		if err != nil && !isStatus(err) {
 			return again(errorTarget, fmt.Errorf("subscribe %s: %w", f.Target, err))

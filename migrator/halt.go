@@ -72,13 +72,17 @@ func (j *job) putDown(ctx context.Context, err error) {
 	if h.retry {
 		due = time.Now().Add(j.m.pause(a.Attempts))
 	}
+	failed := true
+	if r, ok := errors.AsType[*rest](err); ok {
+		due, failed = time.Now().Add(r.pause), r.asked
+	}
 	j.m.metrics.errors.WithLabelValues(h.reason).Inc()
 	text := h.err.Error()
 	j.log.Warn("the move has stopped for now", zap.String("state", string(to)), zap.Error(h.err), zap.Time("due", due))
 	if text != a.Reason { // the same trouble again is no news
 		j.event(ctx, fmt.Sprintf("'%s': %s", j.address, text))
 	}
-	j.release(ctx, to, text, due, true)
+	j.release(ctx, to, text, due, failed)
 }
 
 func (j *job) release(ctx context.Context, to store.State, reason string, due time.Time, failed bool) {

@@ -33,7 +33,11 @@ type job struct {
 	// sourceCreds and targetCreds are what has opened the two servers in this run.
 	sourceCreds, targetCreds upstream.Credentials
 
-	here, there side // the folders, as listed at the start of this run
+	here, there side                       // the folders, as listed at the start of this run
+	limits      map[string]imapwire.Status // of the target's folders, where their APPENDLIMIT differs
+	foreseen    bool
+	heedless    bool    // the administrator was told of a lack of room, and said retry
+	labels      *labels // nil where the source's folders are none
 	suspects    suspects
 	withheld    map[messageKey]string // what the source lists and does not give, with the folder's name
 	notKept     notKept
@@ -70,7 +74,7 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}, witness: &witness{}}
 	// Retry clears the reason; nothing else does while the account waits.
 	if a.Reason == "" {
-		j.consent = m.memory.wasAsked(a.ID)
+		j.consent, j.heedless = m.memory.wasAsked(a.ID), m.memory.wasTold(a.ID)
 	}
 	j.log = m.o.Log.With(zap.String("account", j.address))
 	return j
@@ -217,8 +221,10 @@ func (j *job) connectSource(ctx context.Context) error {
 	case creds.Master == nil || !isHalt(err):
 		return err
 	}
-	login := func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) }
-	session, err := login(ctx)
+	j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) })
+	if isHalt(err) {
+		return err
+	}
 	if creds.Master != nil && outcome(err) != upstream.Accepted {
 		return accessTrouble(err, errorSource, "source")
 	}
@@ -234,8 +240,7 @@ func (j *job) connectSource(ctx context.Context) error {
 		return again(errorSource, fmt.Errorf("the source cannot be asked: %w", err))
 	}
 	j.sourceCreds = creds
-	j.source, err = j.reader(ctx, session, login)
-	return err
+	return nil
 }
 
 // connectTarget logs in to the target, twice where it lets us.

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"migproxy/migrator/imapwire"
+	"migproxy/upstream"
 )
 
 const (
@@ -49,21 +49,26 @@ func (j *job) absorb(l *job) {
 // openConns logs in for one more lane. That has no eye of its own: while it
 // looks or waits, others append.
 func (j *job) openConns(ctx context.Context) (*conns, error) {
-	var c [2]*imapwire.Conn
-	var errs [2]error
-	var logins sync.WaitGroup
-	logins.Go(func() { c[0], errs[0] = j.loginAs(ctx, j.domain.Source.IMAP, j.sourceCreds) })
-	logins.Go(func() { c[1], errs[1] = j.loginAs(ctx, j.domain.Target.IMAP, j.targetCreds) })
-	logins.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		for _, c := range c {
-			if c != nil {
-				_ = c.Close()
-			}
-		}
+	h := j.m.hosts.of(j.domain.Source.IMAP)
+	if err := h.enter(ctx, 0); err != nil { // a lane is not worth waiting for
 		return nil, err
 	}
-	return &conns{source: c[0], dest: c[1], eye: c[1]}, nil
+	c := &conns{}
+	var errs [2]error
+	var logins sync.WaitGroup
+	logins.Go(func() {
+		c.source, errs[0] = j.entered(ctx, h, func(ctx context.Context) (*upstream.Session, error) {
+			return j.session(ctx, j.domain.Source.IMAP, j.sourceCreds)
+		})
+	})
+	logins.Go(func() { c.dest, errs[1] = j.loginAs(ctx, j.domain.Target.IMAP, j.targetCreds) })
+	logins.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		c.close()
+		return nil, err
+	}
+	c.eye = c.dest
+	return c, nil
 }
 
 // inLanes has work done on each folder, in this order and by as many lanes at a
@@ -168,8 +173,7 @@ func (j *job) copyInLanes(ctx context.Context, folders []*folder) (left []*folde
 // lanesPay reports whether several folders have something to be copied, and
 // nothing speaks against more connections.
 func (j *job) lanesPay(folders []*folder) bool {
-	_, wired := j.source.(*imapwire.Conn)
-	if !wired || j.eye == j.dest || j.m.lanes < 2 || len(j.suspects) > 0 || j.m.memory.isNarrow(j.claim.Account.ID) {
+	if !wired(j.source) || j.labels != nil || j.eye == j.dest || j.m.lanes < 2 || len(j.suspects) > 0 || j.m.memory.isNarrow(j.claim.Account.ID) {
 		return false
 	}
 	a := j.claim.Account

@@ -21,6 +21,7 @@ type hierarchy struct {
 type side struct {
 	hierarchy
 	mailboxes []imapwire.Mailbox
+	labels    bool // a message shows in several of them, see labels
 }
 
 // The uses that a folder can have more than in name (RFC 6154). \All and
@@ -129,6 +130,12 @@ func (m *mapper) withUse(boxes []imapwire.Mailbox, use, there string) (string, b
 		}
 		if len(m.source.components(box.Name)) == 1 && !slices.ContainsFunc(uses, func(u string) bool { return hasAttr(box, u) }) {
 			names = append(names, box.Name)
+		}
+	}
+	if use == `\Archive` && m.source.labels { // what has no other label was archived
+		at := slices.IndexFunc(boxes, func(b imapwire.Mailbox) bool { return hasAttr(b, `\All`) && selectable(b) })
+		if at >= 0 {
+			return boxes[at].Name, true
 		}
 	}
 	plain := func(s side, name string) string { return strings.ToLower(strings.Join(s.components(name), "/")) }

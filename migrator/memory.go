@@ -10,12 +10,14 @@ type memory struct {
 
 	mu       sync.Mutex
 	asked    map[int64]int64
+	told     map[int64]bool // of a lack of room
 	narrowed map[int64]bool // to one lane
 	sizes    map[int64]bool // accounts of which a POP3 source lists wrong sizes
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, narrowed: map[int64]bool{}, sizes: map[int64]bool{}}
+	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
+		narrowed: map[int64]bool{}, sizes: map[int64]bool{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -45,12 +47,27 @@ func (m *memory) isNarrow(account int64) bool {
 	return m.narrowed[account]
 }
 
+// tell remembers that the administrator was told that the target has no room for
+// an account.
+func (m *memory) tell(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told[account] = true
+}
+
+func (m *memory) wasTold(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.told[account]
+}
+
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.asked, account)
+	delete(m.told, account)
 	delete(m.narrowed, account)
 	delete(m.sizes, account)
 }

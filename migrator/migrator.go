@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"migproxy/config"
 	"migproxy/provision"
 	"migproxy/store"
 	"migproxy/upstream"
@@ -52,8 +53,10 @@ type Options struct {
 	Grace time.Duration
 	// CredentialsMaxAge is how long a sealed password is kept after its last use.
 	CredentialsMaxAge time.Duration
-	Log               *zap.Logger
-	Metrics           prometheus.Registerer
+	// Rate bounds what is taken from each source server.
+	Rate    config.Rate
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
 	// Step, if set, is called at the named steps of the work (see Steps), in the
 	// goroutine that does it; several folders of an account may be worked on at a
 	// time. Tests kill the process there.
@@ -65,6 +68,7 @@ type Migrator struct {
 	o         Options
 	metrics   *metrics
 	memory    *memory
+	hosts     *hosts
 	wake      chan struct{}
 	lanes     int // at most
 	ioTimeout time.Duration
@@ -93,7 +97,8 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pop: defaultPopTimes, pause: pause, lanes: maxLanes,
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
+		pop: defaultPopTimes, pause: pause, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 

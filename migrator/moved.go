@@ -127,6 +127,10 @@ func (j *job) recogniseElsewhere(ctx context.Context, f *folder, fresh []known, 
 	if err != nil || len(copied) == 0 {
 		return fresh, done, err
 	}
+	fresh, labelled, err := j.recogniseLabels(ctx, f, fresh, copied)
+	if err != nil || len(fresh) == 0 {
+		return fresh, append(done, labelled...), err
+	}
 	homeless, err := j.homeless(ctx, f, copied)
 	if err != nil {
 		return nil, nil, err
@@ -145,7 +149,7 @@ func (j *job) recogniseElsewhere(ctx context.Context, f *folder, fresh []known, 
 		homeless[k.digest]--
 		done = append(done, store.Message{SourceUID: k.uid, Digest: k.digest})
 	}
-	return left, done, nil
+	return left, append(done, labelled...), nil
 }
 
 func compareDigests(a, b store.Digest) int { return bytes.Compare(a[:], b[:]) }

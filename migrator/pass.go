@@ -34,6 +34,9 @@ func (j *job) copyAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := j.foresee(ctx, folders); err != nil {
+			return err
+		}
 		found, err := j.pass(ctx, folders)
 		if err != nil {
 			return err
@@ -72,6 +75,9 @@ var errArrivesFaster = again(errorSource, errors.New("mail arrives on the source
 // pass copies what the source has and the ledger does not. It returns how many
 // such messages it found.
 func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error) {
+	if j.labels != nil {
+		j.labels.pass++
+	}
 	var expected int64
 	for _, f := range folders {
 		if j.stop.Err() != nil {
@@ -90,7 +96,9 @@ func (j *job) pass(ctx context.Context, folders []*folder) (found int, err error
 				}
 			}
 		}
-		expected += int64(f.status.Messages)
+		if j.countsOnce(f) {
+			expected += int64(f.status.Messages)
+		}
 	}
 	if expected != j.claim.Account.Expected {
 		if err := j.claim.SetExpected(ctx, expected); err != nil {
@@ -155,6 +163,13 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	if err != nil {
 		return 0, err
 	}
+	own, deferred, err := j.ownMessages(ctx, f, missing)
+	if err != nil || deferred && len(own) == 0 {
+		return 0, err
+	}
+	if len(own) < len(missing) {
+		missing, metas = own, nil
+	}
 	if found = len(missing); found == 0 {
 		j.unchanged[f.ID] = before
 		if fresh {
@@ -162,7 +177,16 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 		}
 		return 0, nil
 	}
-	return j.copyMissing(ctx, f, missing, metas)
+	if f.gathered {
+		f.gathered = false
+		if err := j.prepare(ctx, f, j.subscribed(ctx, f.Source)); err != nil {
+			return found, err
+		}
+	}
+	if found, err = j.copyMissing(ctx, f, missing, metas); deferred {
+		delete(j.unchanged, f.ID)
+	}
+	return found, err
 }
 
 // copyMissing copies messages of the source's folder that is open, and returns
@@ -266,11 +290,13 @@ func (j *job) missing(ctx context.Context, f *folder, exists, first uint32, each
 	}
 	settled := newLedger(runs, f.TargetUIDValidity)
 	var missing []uint32
+	j.labels.begin()
 	err = j.source.FetchMeta(ctx, first, 0, func(m imapwire.Meta) error {
 		open := !settled.hasSource(m.UID) && !slices.Contains(aside, m.UID) && !j.suspects.has(key(f, m.UID)) && !j.withholds(f, m.UID)
 		if open {
 			missing = append(missing, m.UID)
 		}
+		j.labels.see(f, m, open)
 		if each != nil {
 			each(m, open)
 		}

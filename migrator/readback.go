@@ -10,6 +10,13 @@ import (
 	"migproxy/store"
 )
 
+// reopenAfter is how many messages a folder of the target may have, times looks
+// at it, before it is opened anew. Each look at a folder that is kept open while
+// another connection appends to it costs a Dovecot's process memory for every
+// message in it: at 130,000 messages it reached its limit (256 MB) within a
+// minute, and cut the connection.
+const reopenAfter = 1_000_000
+
 // landed is a message that was sent, and its UID on the target.
 type landed struct {
 	message *sentMessage
@@ -22,6 +29,9 @@ type landed struct {
 func (c *copier) readBack(ctx context.Context, pairs []landed) ([]store.Message, error) {
 	if len(pairs) == 0 {
 		return nil, nil
+	}
+	if c.looked += uint64(c.uidNext); c.looked > reopenAfter {
+		c.viewed, c.looked = "", 0
 	}
 	shown, err := c.metas(ctx, pairs)
 	if err != nil {

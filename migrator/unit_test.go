@@ -54,7 +54,7 @@ func TestMapFolders(t *testing.T) {
 		"unselectable parents":       {slash, slash, []string{`a|\Noselect`, "a/b"}, nil, "a=a a/b=a/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source, target := side{c.from, boxes(c.source...)}, side{c.to, boxes(c.target...)}
+			source, target := side{hierarchy: c.from, mailboxes: boxes(c.source...)}, side{hierarchy: c.to, mailboxes: boxes(c.target...)}
 			got := mapFolders(nil, source, target)
 			var pairs []string
 			for _, f := range got {
@@ -86,7 +86,7 @@ func TestMappingIsInjective(t *testing.T) {
 			}
 			names = append(names, name)
 		}
-		source, target := side{hierarchy{"", '.'}, boxes(names...)}, side{hierarchy{"", '/'}, boxes(`Sent|\Sent`)}
+		source, target := side{hierarchy: hierarchy{"", '.'}, mailboxes: boxes(names...)}, side{hierarchy: hierarchy{"", '/'}, mailboxes: boxes(`Sent|\Sent`)}
 		first := source
 		first.mailboxes = source.mailboxes[:len(names)/2]
 		known := mapFolders(nil, first, target)
@@ -257,7 +257,7 @@ func FuzzFolderNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		for _, from := range []hierarchy{{"", '/'}, {"INBOX.", '.'}, {}} {
 			for _, to := range []hierarchy{{"", '/'}, {"INBOX.", '.'}, {}} {
-				for _, m := range mapFolders(nil, side{from, []imapwire.Mailbox{{Name: name}}}, side{to, nil}) {
+				for _, m := range mapFolders(nil, side{hierarchy: from, mailboxes: []imapwire.Mailbox{{Name: name}}}, side{hierarchy: to}) {
 					if m.Target == "" || bytes.ContainsAny([]byte(m.Target), "\x00\r\n") {
 						t.Fatalf("%q became %q", name, m.Target)
 					}

@@ -42,7 +42,7 @@ func (j *job) readSource(ctx context.Context, f *folder, uids []uint32, fn func(
 	if next := slices.IndexFunc(uids, func(uid uint32) bool { return !came[uid] }); at == 0 && next >= 0 {
 		at = uids[next]
 	}
-	if at != 0 && ctx.Err() == nil {
+	if _, asked := errors.AsType[*rest](err); at != 0 && !asked && ctx.Err() == nil {
 		j.m.memory.source.note(j.claim.Account.ID, key(f, at))
 	}
 	return again(errorSource, fmt.Errorf("fetch from %s, at UID %d: %w", f.Source, at, err))

@@ -217,6 +217,9 @@ func (d *imap) authenticate(user, authzid string, password config.Secret) ([]str
 		return nil, err
 	}
 	if r.Name != "OK" {
+		if pause, ok := Throttling(r.Code, r.Text); ok {
+			return nil, &Error{Outcome: Unavailable, Err: &Throttled{Pause: pause, Said: d.said(r)}}
+		}
 		return nil, fail(imapOutcome(r), "the server answered %s", d.said(r))
 	}
 	return d.capabilities()

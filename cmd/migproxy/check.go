@@ -50,6 +50,9 @@ type finding struct {
 	// where the migration account of parking could not be logged in.
 	loggedIn []string
 	loginErr error
+	// master may log in for every user; nil where the settings name none.
+	master *upstream.Master
+	trial  *trial // of a target's IMAP; nil where it could not be tried
 }
 
 func (f *finding) name() string { return f.side + " " + string(f.protocol) }
@@ -97,7 +100,7 @@ func servers(cfg *config.Config, domains map[string]*upstream.Domain) (all []*fi
 		for _, f := range []*finding{
 			{domain: c, side: "source", protocol: config.IMAP, server: d.Source.IMAP, settings: c.Source.IMAP},
 			{domain: c, side: "source", protocol: config.POP3, server: d.Source.POP3, settings: c.Source.POP3},
-			{domain: c, side: "target", protocol: config.IMAP, server: d.Target.IMAP, settings: c.Target.IMAP},
+			{domain: c, side: "target", protocol: config.IMAP, server: d.Target.IMAP, settings: c.Target.IMAP, master: d.Target.Master},
 			{domain: c, side: "target", protocol: config.POP3, server: d.Target.POP3, settings: c.Target.POP3},
 		} {
 			if f.server != nil {
@@ -109,7 +112,8 @@ func servers(cfg *config.Config, domains map[string]*upstream.Domain) (all []*fi
 }
 
 // probe asks one server. The target's IMAP is logged in to as well where the
-// settings name an account for that, the migration account of parking.
+// settings name an account for that, the migration account of parking, and tried
+// with test messages there.
 func probe(ctx context.Context, f *finding) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -117,10 +121,15 @@ func probe(ctx context.Context, f *finding) {
 		return
 	}
 	parking := f.domain.Parking
-	if f.side != "target" || f.protocol != config.IMAP || parking.Mode != config.ParkAccount {
+	if f.side != "target" || f.protocol != config.IMAP {
 		return
 	}
-	f.loggedIn, f.loginErr = capabilitiesOf(ctx, f.server, parking)
+	if parking.Mode == config.ParkAccount {
+		f.loggedIn, f.loginErr = capabilitiesOf(ctx, f.server, parking)
+	}
+	if f.loginErr == nil {
+		f.trial = try(ctx, f.server, parking, f.master)
+	}
 }
 
 func capabilitiesOf(ctx context.Context, server *upstream.Server, parking config.Parking) ([]string, error) {

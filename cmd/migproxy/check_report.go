@@ -179,6 +179,7 @@ func copyNotes(domain *config.Domain, findings []*finding) (all []string) {
 	unless("MULTIAPPEND", "messages are sent one by one; slower, nothing is lost")
 	unless("LITERAL+", "each message waits for the target's go-ahead; slower, nothing is lost")
 	unless("SPECIAL-USE", "Sent, Drafts, Junk and Trash are matched by their names alone")
+	all = append(all, trialNotes(target)...)
 	if overPOP3, _ := readOver(domain, config.POP3); overPOP3 {
 		return append(all, "kept: octets; "+refusedNote)
 	}

@@ -18,6 +18,9 @@ type DovecotOptions struct {
 	Prefix    string // of the personal namespace, such as "INBOX."
 	// SentName is the folder that bears \Sent; "Sent" by default.
 	SentName string
+	// MailSize, such as "2m", has the mail lie on a disk of its own of this size,
+	// which only this Dovecot sees and which is gone after a Stop. Needs root.
+	MailSize string
 	// Extra is added to the end of the configuration.
 	Extra string
 }
@@ -82,7 +85,8 @@ func StartDovecot(t testing.TB, o DovecotOptions) *Dovecot {
 // Start starts it again after Stop or Kill, on the same ports.
 func (d *Dovecot) Start() {
 	d.t.Helper()
-	if err := d.proc.start(d.logFile, "/usr/sbin/dovecot", "-F", "-c", filepath.Join(d.Dir, "dovecot.conf")); err != nil {
+	command := d.onOwnDisk("/usr/sbin/dovecot", "-F", "-c", filepath.Join(d.Dir, "dovecot.conf"))
+	if err := d.proc.start(d.logFile, command[0], command[1:]...); err != nil {
 		d.t.Fatalf("dovecot: %v (run `make setup` first)", err)
 	}
 	for port, prefix := range map[int]string{d.IMAP: "* OK", d.POP3: "+OK"} {

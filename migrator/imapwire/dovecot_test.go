@@ -185,3 +185,44 @@ func TestDovecotRefusalKeepsInStep(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A real server tells in one answer what a look at every message sums up to, and
+// its quota beside it.
+func TestSizesAndQuotaOfDovecot(t *testing.T) {
+	d := servers.StartDovecot(t, servers.DovecotOptions{Extra: `mail_plugins = quota
+protocol imap {
+  mail_plugins = $mail_plugins imap_quota
+}
+plugin {
+  quota = count:User quota
+  quota_vsizes = yes
+  quota_rule = *:storage=1M:messages=7
+}
+`})
+	d.AddUser("u", "p")
+	c, ctx := dovecotConn(t, d.IMAP, "u", "p"), t.Context()
+	const body = "Subject: x\r\n\r\nx\r\n"
+	for _, box := range []string{"INBOX", "INBOX", "Sent"} {
+		a, err := c.Append(ctx, box)
+		if err == nil {
+			err = a.Add(nil, time.Time{}, int64(len(body)), strings.NewReader(body))
+		}
+		if err == nil {
+			err = a.End()
+		}
+		if err == nil {
+			_, _, err = a.Wait(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sizes, ok, err := c.ListSizes(ctx, "*")
+	if inbox := sizes["INBOX"]; err != nil || !ok || inbox.Messages != 2 || inbox.Size != 2*int64(len(body)) || sizes["Sent"].Size != int64(len(body)) {
+		t.Errorf("%v %v %v", sizes, ok, err)
+	}
+	got, err := c.Quota(ctx, "INBOX")
+	if want := []imapwire.Resource{{Name: "STORAGE", Usage: 1, Limit: 1024}, {Name: "MESSAGE", Usage: 3, Limit: 7}}; !c.HasQuota() || err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v %v", got, err)
+	}
+}

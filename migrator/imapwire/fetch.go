@@ -19,6 +19,9 @@ type Meta struct {
 	Flags []string
 	// Date is INTERNALDATE with its own zone; zero where it was missing or invalid.
 	Date time.Time
+	// GmailID is X-GM-MSGID, which is the same wherever a message shows; zero
+	// where the server does not offer X-GM-EXT-1.
+	GmailID uint64
 }
 
 // maxHeld is the largest body, in octets, that is kept in memory until the UID
@@ -65,7 +68,7 @@ func (c *Conn) fetchResponse(r *response, onBody func(f *fetched, item string, b
 	}
 }
 
-func (c *Conn) fetchItem(f *fetched, name []byte, onBody func(*fetched, string, body) error) error {
+func (c *Conn) fetchItem(f *fetched, name []byte, onBody func(*fetched, string, body) error) (err error) {
 	switch string(name) {
 	case "UID":
 		n, ok, err := c.p.number(32)
@@ -76,6 +79,9 @@ func (c *Conn) fetchItem(f *fetched, name []byte, onBody func(*fetched, string, 
 	case "RFC822.SIZE":
 		n, ok, err := c.p.number(63)
 		f.meta.Size, f.hasSize = int64(n), ok
+		return err
+	case "X-GM-MSGID":
+		f.meta.GmailID, _, err = c.p.number(64)
 		return err
 	case "FLAGS":
 		var flags [16]string // most messages have fewer
@@ -171,7 +177,8 @@ func (r *literalReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FetchMeta fetches UID, FLAGS, INTERNALDATE and RFC822.SIZE of first..last
+// FetchMeta fetches UID, FLAGS, INTERNALDATE, RFC822.SIZE and, where the server
+// has it, X-GM-MSGID of first..last
 // (last 0 is *), in the order in which the server sends them, each UID once. A
 // response without UID or RFC822.SIZE is an unsolicited one and not passed on.
 // An error of fn is returned as it is, and closes the connection.
@@ -181,8 +188,12 @@ func (c *Conn) FetchMeta(ctx context.Context, first, last uint32, fn func(Meta) 
 	if last != 0 {
 		set = strconv.FormatUint(uint64(first), 10) + ":" + strconv.FormatUint(uint64(last), 10)
 	}
+	items := "(UID FLAGS INTERNALDATE RFC822.SIZE)"
+	if c.caps["X-GM-EXT-1"] {
+		items = "(UID FLAGS INTERNALDATE RFC822.SIZE X-GM-MSGID)"
+	}
 	var seen seenSet
-	_, err := c.do(ctx, "UID FETCH", []any{set, "(UID FLAGS INTERNALDATE RFC822.SIZE)"}, func(r *response) error {
+	_, err := c.do(ctx, "UID FETCH", []any{set, items}, func(r *response) error {
 		if r.name != "FETCH" {
 			return nil
 		}

@@ -288,6 +288,23 @@ func TestFetchMeta(t *testing.T) {
 	usable(t, c)
 }
 
+// Gmail's number of a message is asked for where it is offered, and one that is
+// none is no error.
+func TestFetchMetaOfGmail(t *testing.T) {
+	c := dial(t, "X-GM-EXT-1", Options{}, func(s *server) {
+		s.command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE X-GM-MSGID)")
+		s.send(`* 1 FETCH (X-GM-MSGID 18446744073709551615 UID 5 RFC822.SIZE 100 FLAGS ())`,
+			`* 2 FETCH (UID 6 RFC822.SIZE 100 FLAGS () X-GM-MSGID none)`, "TAG OK")
+		s.noop()
+	})
+	var got []uint64
+	err := c.FetchMeta(t.Context(), 1, 0, func(m Meta) error { got = append(got, m.GmailID); return nil })
+	if err != nil || !slices.Equal(got, []uint64{1<<64 - 1, 0}) {
+		t.Fatal(got, err)
+	}
+	usable(t, c)
+}
+
 // A folder of 200,000 messages is listed without holding it in memory.
 func TestFetchMetaStreams(t *testing.T) {
 	const messages = 200_000

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,8 @@ type Mailbox struct {
 type Status struct {
 	Messages, UIDNext, UIDValidity uint32
 	HighestModSeq                  uint64
+	Size                           int64 // octets of all messages (RFC 8438)
+	AppendLimit                    int64 // the largest message that it takes (RFC 7889)
 }
 
 // Selected is what EXAMINE or SELECT said; UIDNext is zero where it did not.
@@ -289,6 +292,10 @@ func (p *parser) statusItems() (s Status, err error) {
 			s.UIDNext = uint32(n)
 		case "UIDVALIDITY":
 			s.UIDValidity = uint32(n)
+		case "SIZE":
+			s.Size = int64(min(n, math.MaxInt64))
+		case "APPENDLIMIT":
+			s.AppendLimit = int64(min(n, math.MaxInt64))
 		}
 	}
 }

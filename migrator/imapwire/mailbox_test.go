@@ -147,7 +147,7 @@ func TestStatus(t *testing.T) {
 		s.command(`STATUS "c" (MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)`)
 		s.send(`TAG NO [NONEXISTENT] none`)
 	})
-	if got, err := c.Status(t.Context(), "a"); err != nil || got != (Status{3, 4294967295, 0, 18446744073709551615}) {
+	if got, err := c.Status(t.Context(), "a"); err != nil || got != (Status{Messages: 3, UIDNext: 4294967295, HighestModSeq: 18446744073709551615}) {
 		t.Errorf("%+v %v", got, err)
 	}
 	if got, err := c.Status(t.Context(), "Sent Items"); err != nil || got != (Status{Messages: 4}) {
