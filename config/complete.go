@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"strings"
 )
@@ -21,6 +22,9 @@ func (s *settings) complete(c *Config) {
 	}
 	for i := range c.Domains {
 		c.Domains[i].complete()
+		if d := &c.Domains[i]; d.Target.Provision.Driver == DriverNone && !s.written[fmt.Sprintf("domains[%d].adopt", i)] {
+			d.Adopt = true
+		}
 	}
 }
 

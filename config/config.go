@@ -116,7 +116,7 @@ type Domain struct {
 	Source     Source     `koanf:"source" doc:"The old server. A protocol without a section is not served by it."`
 	Target     Target     `koanf:"target" doc:"The new server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
 	Mode       Mode       `koanf:"mode" default:"accounts" doc:"What the login of an account that only the source knows begins: accounts creates it on the target and copies its mail; passwords sets the password on the target and copies nothing."`
-	Adopt      bool       `koanf:"adopt" default:"false" doc:"Copy mail into accounts that the target has already, if both servers take the same password. Otherwise such accounts are left alone."`
+	Adopt      bool       `koanf:"adopt" default:"false" doc:"Copy mail into accounts that the target has already, if both servers take the same password. Otherwise such accounts are left alone. Default with the driver none: true."`
 	AccessMode AccessMode `koanf:"access_mode" default:"username" doc:"How an account's addresses are found: username takes the login name as the address."`
 	Parking    Parking    `koanf:"parking" doc:"What a user gets while his mail is copied."`
 	Wave       Wave       `koanf:"wave" doc:"Which accounts may migrate now; the others stay at the source. Patterns are matched against the whole address, whatever its case; * stands for any run of characters."`
@@ -182,7 +182,7 @@ const (
 
 // Provision says how accounts are created on the target.
 type Provision struct {
-	Driver  Driver   `koanf:"driver" doc:"exec runs a command; passwd-file writes a Dovecot passwd-file. Required." example:"exec"`
+	Driver  Driver   `koanf:"driver" doc:"exec runs a command; passwd-file writes a Dovecot passwd-file; none creates nothing: mail is copied into accounts that the target has already, and who has none there stays at the source. Required." example:"exec"`
 	Command []string `koanf:"command" doc:"exec: the program, by its absolute path, and its arguments." example:"[/usr/local/bin/create-account]"`
 	Timeout Duration `koanf:"timeout" default:"30s" doc:"exec: how long the command may take."`
 	Path    string   `koanf:"path" doc:"passwd-file: the file. It must be there, empty if need be." example:"/etc/dovecot/migrated-users"`
@@ -196,6 +196,7 @@ type Driver string
 const (
 	DriverExec       Driver = "exec"
 	DriverPasswdFile Driver = "passwd-file"
+	DriverNone       Driver = "none"
 )
 
 // Parking is what a user gets while his mail is copied.

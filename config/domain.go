@@ -34,6 +34,9 @@ func (s *settings) domains(c *Config) {
 		s.master(key+".source.master", d.Source.Master)
 		s.master(key+".target.master", d.Target.Master)
 		s.provision(key+".target.provision", d.Target.Provision)
+		if d.Target.Provision.Driver == DriverNone && d.Mode == ModePasswords {
+			s.report(key+".mode", "passwords cannot be set with the driver none; name another driver under target.provision")
+		}
 		s.parking(key+".parking", d.Parking)
 	}
 }
@@ -126,20 +129,32 @@ func (s *settings) provision(key string, p Provision) {
 	s.positive(key+".timeout", int64(p.Timeout))
 	switch p.Driver {
 	case DriverExec:
-		if p.Path != "" {
-			s.report(key+".path", "belongs to the driver passwd-file; take it away or write driver: passwd-file")
-		}
-		if p.Lock != "" {
-			s.report(key+".lock", "belongs to the driver passwd-file; take it away or write driver: passwd-file")
-		}
+		s.noFile(key, p)
 		s.command(key+".command", p.Command)
+	case DriverNone:
+		s.noFile(key, p)
+		s.noCommand(key, p)
 	case DriverPasswdFile:
-		if len(p.Command) > 0 {
-			s.report(key+".command", "belongs to the driver exec; take it away or write driver: exec")
-		}
+		s.noCommand(key, p)
 		s.namedFile(key+".path", p.Path, "write the passwd-file that the target reads")
 	default:
 		s.report(key+".driver", "is missing; write %s", oneOf(p.Driver.Values()))
+	}
+}
+
+// noFile refuses what belongs to the driver passwd-file.
+func (s *settings) noFile(key string, p Provision) {
+	for _, f := range []struct{ name, value string }{{"path", p.Path}, {"lock", p.Lock}} {
+		if f.value != "" {
+			s.report(key+"."+f.name, "belongs to the driver passwd-file; take it away or write driver: passwd-file")
+		}
+	}
+}
+
+// noCommand refuses what belongs to the driver exec.
+func (s *settings) noCommand(key string, p Provision) {
+	if len(p.Command) > 0 {
+		s.report(key+".command", "belongs to the driver exec; take it away or write driver: exec")
 	}
 }
 

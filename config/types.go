@@ -142,7 +142,9 @@ func (Mode) Values() []string { return []string{string(ModeAccounts), string(Mod
 func (AccessMode) Values() []string { return []string{string(AccessUsername)} }
 
 // Values lists what may be written.
-func (Driver) Values() []string { return []string{string(DriverExec), string(DriverPasswdFile)} }
+func (Driver) Values() []string {
+	return []string{string(DriverExec), string(DriverPasswdFile), string(DriverNone)}
+}
 
 // Values lists what may be written.
 func (ParkingMode) Values() []string {

@@ -13,7 +13,7 @@ import (
 
 func errNoDriver(domain string) error {
 	return &halt{state: store.Waiting, reason: errorProvision,
-		err: fmt.Errorf("domains: %s: target.provision names no driver, so accounts cannot be created: set one", domain)}
+		err: fmt.Errorf("domains: %s: target.provision.driver is none, so no account and no password can be set on the target: create it there by hand, then `migproxy account retry`; or name a driver", domain)}
 }
 
 // provision makes sure that the account is on the target. Each decision is

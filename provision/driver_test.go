@@ -274,7 +274,7 @@ func TestNewSaysWhichSettingIsWrong(t *testing.T) {
 		cfg  config.Provision
 		want string
 	}{
-		{config.Provision{}, `provision.driver: "" is not known; write exec or passwd-file`},
+		{config.Provision{}, `provision.driver: "" is not known; write exec, passwd-file or none`},
 		{config.Provision{Driver: config.DriverExec}, "provision.command: the driver exec needs a command; write the path of a program and its arguments"},
 		{config.Provision{Driver: config.DriverExec, Command: []string{"/does/not/exist"}},
 			"provision.command: stat /does/not/exist: no such file or directory; name a program that may be executed"},

@@ -43,15 +43,17 @@ type Driver interface {
 	RemoveAlias(ctx context.Context, account config.Identity, alias string) error
 }
 
-// New returns the driver that the settings name. The error says which setting
-// is wrong.
+// New returns the driver that the settings name, and nil for the driver none.
+// The error says which setting is wrong.
 func New(cfg config.Provision) (Driver, error) {
 	switch cfg.Driver {
 	case config.DriverExec:
 		return newExec(cfg)
 	case config.DriverPasswdFile:
 		return newPasswdFile(cfg)
+	case config.DriverNone:
+		return nil, nil
 	default:
-		return nil, fmt.Errorf("provision.driver: %q is not known; write exec or passwd-file", cfg.Driver)
+		return nil, fmt.Errorf("provision.driver: %q is not known; write exec, passwd-file or none", cfg.Driver)
 	}
 }

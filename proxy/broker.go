@@ -182,9 +182,10 @@ func (b *Broker) newLogin(a *Attempt) (*login, error) {
 		return nil, &upstream.Error{Outcome: upstream.Miss, Err: errors.New("the login name is not in a configured domain, or not a plain address; see docs/limits.md")}
 	}
 	return &login{b: b, a: a, id: id, domain: d,
-		creds:  upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
-		log:    b.log.With(zap.String("session", a.Client.SessionID), zap.String("account", id.Address())),
-		facts:  facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != ""},
+		creds: upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
+		log:   b.log.With(zap.String("session", a.Client.SessionID), zap.String("account", id.Address())),
+		facts: facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != "",
+			creates: d.Config.Target.Provision.Driver != config.DriverNone},
 		target: newSide("target", d.Target, a.Protocol),
 		source: newSide("source", d.Source, a.Protocol),
 	}, nil

@@ -16,6 +16,8 @@ type facts struct {
 	may   bool
 	mode  config.Mode
 	adopt bool
+	// creates: accounts can be created on the target.
+	creates bool
 	// finished: the migration of the domain is, and its source is never asked.
 	finished bool
 	// delegated: somebody logs in for this account with an identity of his own.
@@ -147,7 +149,7 @@ func targetMissed(f facts) verdict {
 	case 0:
 		return act(actAskSource)
 	case upstream.Accepted:
-		if f.may {
+		if f.may && f.creates {
 			return act(actBegin)
 		}
 		return act(actNoteAtSource)
@@ -192,7 +194,10 @@ func decideAtSource(f facts) verdict {
 		case upstream.Accepted:
 			return onTarget(f)
 		case upstream.Miss:
-			return act(actBegin)
+			if f.creates {
+				return act(actBegin)
+			}
+			return act(actRelaySource)
 		case upstream.Unavailable:
 			return act(actRelaySource)
 		}

@@ -237,7 +237,7 @@ func checkDecision(t *testing.T, mode config.Mode, given ...string) {
 		row[3] = "n"
 	}
 	wantAsked, want := expected(t, decisions, row...)
-	f := facts{may: may == "y", adopt: adopt == "y", stale: stale == "y", mode: mode}
+	f := facts{may: may == "y", adopt: adopt == "y", stale: stale == "y", mode: mode, creates: true}
 	if state != "unknown" {
 		f.account = &store.Account{State: store.State(state), Origin: store.Origin(strings.Trim(origin, "-"))}
 	}
@@ -329,6 +329,36 @@ func TestStale(t *testing.T) {
 	} {
 		if got := isStale(store.Account{CreatedAt: tt.created, ProgressAt: tt.progress}, time.Hour, now); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
+		}
+	}
+}
+
+// With the driver none nothing begins that would need an account to be created:
+// the user goes on at the source. All else is as in the table.
+func TestDecideWithoutADriver(t *testing.T) {
+	for _, state := range everyState {
+		for _, may := range yesNo {
+			for _, adopt := range yesNo {
+				for _, target := range everyAnswer {
+					for _, source := range everyAnswer {
+						given := []string{state, "created", may, adopt, "n", target, source}
+						wantAsked, want := expected(t, decisions, given...)
+						if want == "begin" {
+							want = "at_source"
+							if state == "at_source" {
+								want = "source"
+							}
+						}
+						f := facts{may: may == "y", adopt: adopt == "y", mode: config.ModeAccounts}
+						if state != "unknown" {
+							f.account = &store.Account{State: store.State(state), Origin: store.OriginCreated}
+						}
+						if asked, got := play(t, f, target, source); asked != wantAsked || got != want {
+							t.Errorf("%v: asked %s, %s; want %s, %s", given, asked, got, wantAsked, want)
+						}
+					}
+				}
+			}
 		}
 	}
 }

@@ -140,7 +140,9 @@ func drivers(cfg *config.Config) (map[string]provision.Driver, error) {
 		if err != nil {
 			return nil, fmt.Errorf("domain %s: %w", d.Name, err)
 		}
-		all[d.Name] = driver
+		if driver != nil {
+			all[d.Name] = driver
+		}
 	}
 	return all, nil
 }
