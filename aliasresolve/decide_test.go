@@ -82,6 +82,30 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// What a mailbox shows does not depend on the mode or the minimum: one message
+// forbids others the address.
+func TestShown(t *testing.T) {
+	m := Mailbox{"anna@example.com", counts(t, "a@example.com Delivered-To 1", "b@example.com From 1", "c@example.com To+Cc 9", "d@example.com Received 1",
+		"e@example.com X-Envelope-To 1", "f@example.net Delivered-To 9", "g@example.com List 9", "a@example.com Received 1")}
+	for want, r := range map[string]Rules{
+		"a b d e": {Mode: Standard, Domains: own, Minimum: 3},
+		"a b d":   {Mode: Extended, Domains: own, Minimum: 3, IgnoreXEnvelopeTo: true},
+		"a b":     {Mode: Username, Domains: own, Minimum: 3, IgnoreXEnvelopeTo: true, IgnoreReceived: true},
+	} {
+		var got []string
+		for address, by := range shown([]Mailbox{m}, r) {
+			got = append(got, strings.TrimSuffix(address, "@example.com"))
+			if !slices.Equal(by, []string{"anna@example.com"}) {
+				t.Errorf("%s is shown by %v", address, by)
+			}
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%+v: got %v, want %s", r, got, want)
+		}
+	}
+}
+
 // A minimum of nothing still wants evidence.
 func TestDecideWithoutMinimum(t *testing.T) {
 	m := Mailbox{"anna@example.com", counts(t, "x@example.com Received 1", "y@example.com To 9")}

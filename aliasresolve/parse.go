@@ -121,8 +121,7 @@ func (p *addressParser) octets(s *spec) {
 		s.wrong = s.wrong || s.at >= 0 || s.last != 0 && s.last != '.'
 		p.quoted()
 	case '.', '@':
-		if c == '@' {
-			s.wrong = s.wrong || s.at >= 0
+		if c == '@' { // the last one; another before it is in no plain local part
 			s.at = len(p.buf)
 		}
 		p.buf, p.in = append(p.buf, c), p.in[1:]
@@ -146,7 +145,6 @@ func (p *addressParser) quoted() {
 		}
 		p.buf = append(p.buf, p.in[0])
 	}
-	p.buf = append(p.buf, 0) // no end: in no plain address
 }
 
 // skip passes one octet, quoted string or comment.

@@ -60,6 +60,7 @@ func TestScanner(t *testing.T) {
 
 		{name: "to himself", header: "X-Original-To: a@example.com\nDelivered-To: b@example.com\nFrom: a@example.com\nCc: a@example.com\n", want: "a@example.com: X-Original-To, From, Cc\nb@example.com: Delivered-To"},
 		{name: "to himself, delivered to another", header: "Delivered-To: b@example.com\nFrom: a@example.com\nTo: a@example.com\n", want: "b@example.com: Delivered-To\na@example.com: To"},
+		{name: "to another, delivered to himself", header: "Delivered-To: a@example.com\nFrom: a@example.com\nTo: b@example.com\n", want: "a@example.com: Delivered-To\nb@example.com: To"},
 		{name: "to himself, delivered nowhere", header: "From: a@example.com\nTo: a@example.com\n", want: "a@example.com: To"},
 		{name: "to himself, over a list", header: "Delivered-To: a@example.com\nFrom: a@example.com\nTo: a@example.com\nList-Id: x\n", want: "a@example.com: Delivered-To, To"},
 
@@ -82,6 +83,31 @@ func TestScanner(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
 		})
+	}
+}
+
+// Wherever a message is cut, and octet by octet, it says the same.
+func TestScannerInPieces(t *testing.T) {
+	messages := []string{"\rDelivered-To: a@example.com\n\r\r\nDelivered-To: b@example.com\r\n\rX\n\r\nDelivered-To: c@example.com\n", "\r", "\r\n", "\r\r\n\n"}
+	for _, m := range readCorpus(t) {
+		messages = append(messages, m.header)
+	}
+	s := NewScanner(own)
+	for _, m := range messages {
+		want := scan(m, false)
+		for i := range len(m) {
+			io.WriteString(s, m[:i])
+			io.WriteString(s, m[i:])
+			if got := show(s.Evidence(false)); got != want {
+				t.Errorf("%q cut at %d:\n%s\nwant\n%s", m, i, got, want)
+			}
+		}
+		for i := range len(m) {
+			io.WriteString(s, m[i:i+1])
+		}
+		if got := show(s.Evidence(false)); got != want {
+			t.Errorf("%q octet by octet:\n%s\nwant\n%s", m, got, want)
+		}
 	}
 }
 
