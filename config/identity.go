@@ -37,18 +37,20 @@ func (t Template) Expand(i Identity) string {
 // (anna/office). Such a login must not become an account of its own, with
 // the master's password. Nor is a path such as ../anna ever a name.
 func PlainLocal(local string) bool {
-	for atom := range strings.SplitSeq(local, ".") {
-		if atom == "" || strings.ContainsFunc(atom, func(r rune) bool { return !plainRune(r) }) {
+	afterDot := true
+	for _, r := range local {
+		if r == '.' && afterDot || r != '.' && !plainRune(r) {
 			return false
 		}
+		afterDot = r == '.'
 	}
-	return true
+	return !afterDot
 }
 
 func plainRune(r rune) bool {
 	switch {
 	case r >= utf8.RuneSelf:
-		return unicode.IsPrint(r) // nothing invisible, no space
+		return r != utf8.RuneError && unicode.IsPrint(r) // nothing invisible, no space, no broken UTF-8
 	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
 		return true
 	}
