@@ -156,22 +156,27 @@ func (x *tx) countKnown(f Folder, done []Message) (known int64, err error) {
 // progress counts what was settled: each message of the target once, of which
 // known were counted before.
 func (c *Claim) progress(x *tx, done []Message, known int64) error {
-	messages, bytes := -known, int64(0)
+	messages, appended, bytes := -known, int64(0), int64(0)
 	for _, m := range done {
 		if m.TargetUID != 0 {
 			messages++
 		}
 		if m.Appended {
+			appended++
 			bytes += m.Octets
 		}
 	}
+	now := time.Now()
 	if _, err := x.exec(`UPDATE accounts SET messages = messages + $1, bytes = bytes + $2,
 		attempts = 0, progress_at = $3, updated_at = $3 WHERE id = $4`,
-		messages, bytes, time.Now().UnixMilli(), c.id); err != nil {
+		messages, bytes, now.UnixMilli(), c.id); err != nil {
 		return err
 	}
-	_, err := x.written(c.id)
-	return err
+	a, err := x.written(c.id)
+	if err != nil || a.Moved() || appended == 0 {
+		return err
+	}
+	return x.pace(appended, bytes, now)
 }
 
 // split makes runs of messages that are sorted by source UID.

@@ -252,6 +252,22 @@ func TestStatusBeforePasswordsExpire(t *testing.T) {
 	golden(t, "status_expiring", out.String())
 }
 
+func TestStatusWhileCopying(t *testing.T) {
+	for _, c := range []struct {
+		rate      store.Rate
+		remaining store.Remaining
+		want      string
+	}{
+		{store.Rate{}, store.Remaining{}, "nothing was copied lately; 0 messages of 0 accounts"},
+		{store.Rate{Messages: 812.34, Bytes: 5 << 20, Seconds: 83}, store.Remaining{Accounts: 4, Uncounted: 1, Messages: 90000, Seconds: 111},
+			"812.3 messages/s, 5.0 MiB/s, over 1m23s of copying; 90000 messages of 4 accounts, 1 of them not counted yet, about 1m51s"},
+	} {
+		if got := showRate(c.rate) + "; " + showRemaining(c.remaining); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	w := startWorld(t)
 	w.fill(t)

@@ -110,6 +110,8 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Messages migrated", count(s.MessagesMigrated)},
 		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
 		{"Last mailbox", last},
+		{"Rate", showRate(s.Rate)},
+		{"Remaining", showRemaining(s.Remaining)},
 		{"Errors", count(s.Errors)},
 		{"Accounts that need a password", count(s.NeedPassword)},
 	}
