@@ -67,6 +67,7 @@ type Migrator struct {
 	wake      chan struct{}
 	ioTimeout time.Duration
 	pause     func(attempts int) time.Duration
+	bulkLook  time.Duration
 }
 
 // New prepares a Migrator. The error says which option is missing.
@@ -90,7 +91,7 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause,
+	return &Migrator{o: o, metrics: metrics, memory: newMemory(), ioTimeout: ioTimeout, pause: pause, bulkLook: bulkLook,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 
@@ -111,6 +112,7 @@ func (m *Migrator) Run(ctx context.Context) error {
 	defer all.Wait()
 	all.Go(func() { m.watch(ctx) })
 	all.Go(func() { m.janitor(ctx) })
+	all.Go(func() { m.lookout(ctx) })
 	for range m.o.Concurrency {
 		all.Go(func() { m.worker(ctx) })
 	}

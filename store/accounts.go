@@ -115,6 +115,9 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 		if err := s.sealPassword(x, a.ID, SideSource, n.Identity.Address(), n.Password, now); err != nil {
 			return err
 		}
+		if err := x.beginBulk(n.Identity.Domain, now); err != nil {
+			return err
+		}
 		a, err = x.written(a.ID)
 		begun = err == nil
 		return err

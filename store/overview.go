@@ -15,6 +15,11 @@ func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (boo
 		if _, err := x.exec("INSERT INTO domains (name, active) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", domain, active); err != nil {
 			return err
 		}
+		// Also where an older version, which did not keep the time, had started it.
+		if _, err := x.exec("UPDATE domains SET active_since = $1 WHERE name = $2 AND active AND active_since = 0",
+			time.Now().UnixMilli(), domain); err != nil {
+			return err
+		}
 		return x.get("SELECT active FROM domains WHERE name = $1", []any{domain}, &active)
 	})
 	return active, err
@@ -24,9 +29,13 @@ func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (boo
 // started again, nor one that is being completed: ErrChanged.
 func (s *Store) SetActive(ctx context.Context, domain string, active bool) error {
 	return s.write(ctx, func(x *tx) error {
-		n, err := x.exec(`INSERT INTO domains (name, active) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET active = excluded.active
-			WHERE NOT excluded.active OR (NOT domains.finished AND domains.completing = '')`, domain, active)
+		var since int64
+		if active {
+			since = time.Now().UnixMilli()
+		}
+		n, err := x.exec(`INSERT INTO domains (name, active, active_since) VALUES ($1, $2, $3)
+			ON CONFLICT (name) DO UPDATE SET active = excluded.active, active_since = excluded.active_since
+			WHERE NOT excluded.active OR (NOT domains.finished AND domains.completing = '')`, domain, active, since)
 		if err == nil && n == 0 {
 			err = ErrChanged
 		}

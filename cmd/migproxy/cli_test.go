@@ -268,6 +268,26 @@ func TestStatusWhileCopying(t *testing.T) {
 	}
 }
 
+func TestStatusIsLoud(t *testing.T) {
+	now := time.Now()
+	day := 24 * time.Hour
+	var out bytes.Buffer
+	err := writeDomains(&out, []admin.DomainStatus{
+		{Name: "forgotten.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40 * day), LastBegun: now.Add(-20*day - time.Hour), LeftActive: true}},
+		{Name: "unused.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40*day - time.Hour), LeftActive: true}},
+		{Name: "stuck.example", Setting: false, WatchStatus: admin.WatchStatus{
+			LastBegun: now, ToMove: 7, LastProgress: now.Add(-2 * time.Hour), StandsStill: true}},
+		{Name: "busy.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40 * day), LastBegun: now, ToMove: 7, LastProgress: now}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status_loud", out.String())
+}
+
 func TestExitStatus(t *testing.T) {
 	w := startWorld(t)
 	w.fill(t)

@@ -60,7 +60,7 @@ CREATE TABLE "credentials" (
 CREATE TABLE domains (
     name   TEXT PRIMARY KEY,
     active BOOLEAN NOT NULL
-, finished BOOLEAN NOT NULL DEFAULT FALSE, completing TEXT NOT NULL DEFAULT '');
+, finished BOOLEAN NOT NULL DEFAULT FALSE, completing TEXT NOT NULL DEFAULT '', active_since BIGINT NOT NULL DEFAULT 0, bulk_since BIGINT NOT NULL DEFAULT 0, left_active_told_at BIGINT NOT NULL DEFAULT 0, standstill_told_at BIGINT NOT NULL DEFAULT 0);
 
 CREATE TABLE events (
     id      INTEGER PRIMARY KEY,

@@ -7,3 +7,11 @@ CREATE TABLE pace (
     messages BIGINT NOT NULL,
     bytes    BIGINT NOT NULL
 );
+
+-- When the migration was last started; 0 where it is not active, or not known.
+ALTER TABLE domains ADD COLUMN active_since BIGINT NOT NULL DEFAULT 0;
+-- When the bulk under way began; 0 where none is.
+ALTER TABLE domains ADD COLUMN bulk_since BIGINT NOT NULL DEFAULT 0;
+-- When the log last said that the migration is active for long, or stands still.
+ALTER TABLE domains ADD COLUMN left_active_told_at BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE domains ADD COLUMN standstill_told_at BIGINT NOT NULL DEFAULT 0;
