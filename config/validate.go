@@ -36,6 +36,9 @@ func (s *settings) validate(c *Config) {
 	s.positive("migration.concurrency", int64(c.Migration.Concurrency))
 	s.positive("migration.catch_up", int64(c.Migration.CatchUp))
 	s.positive("migration.settle_quiet", int64(c.Migration.SettleQuiet))
+	if len(c.Migration.AfterAccount) > 0 {
+		s.command("migration.after_account", c.Migration.AfterAccount)
+	}
 	s.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	s.oneOf("log.format", c.Log.Format, "console", "json")
 }

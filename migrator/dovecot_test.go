@@ -157,15 +157,21 @@ func (b *bench) until(t testing.TB, o migrator.Options, local string, wanted fun
 // untilDead is until, or until something has died.
 func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <-chan struct{}, wanted func(store.Account) bool) store.Account {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	changes, unsubscribe := b.store.Subscribe(true)
-	defer unsubscribe()
 	m, err := migrator.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.Hasten(20*time.Millisecond, 20*time.Second)
+	return b.untilOf(t, m, local, died, wanted)
+}
+
+// untilOf is untilDead with a Migrator that was made already.
+func (b *bench) untilOf(t testing.TB, m *migrator.Migrator, local string, died <-chan struct{}, wanted func(store.Account) bool) store.Account {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	changes, unsubscribe := b.store.Subscribe(true)
+	defer unsubscribe()
 	done := make(chan error, 1)
 	work, stop := context.WithCancel(ctx)
 	go func() { done <- m.Run(work) }()

@@ -112,6 +112,7 @@ func (h *house) build(registry *prometheus.Registry) error {
 		CatchUp:           h.Config.Migration.CatchUp.Std(),
 		SettleQuiet:       h.Config.Migration.SettleQuiet.Std(),
 		CredentialsMaxAge: h.Config.State.CredentialsMaxAge.Std(),
+		AfterAccount:      h.Config.Migration.AfterAccount,
 		Log:               h.Log.Named("migrator"), Metrics: registry, Step: stepHook,
 	})
 	if err != nil {

@@ -30,6 +30,13 @@ CREATE INDEX accounts_due ON accounts (due) WHERE due > 0;
 
 CREATE INDEX accounts_state ON accounts (state);
 
+CREATE TABLE after_runs (
+    id         INTEGER PRIMARY KEY,
+    account_id BIGINT NOT NULL REFERENCES accounts (id),
+    state      TEXT NOT NULL,
+    tries      BIGINT NOT NULL DEFAULT 0
+);
+
 CREATE TABLE altered (
     folder_id          BIGINT NOT NULL REFERENCES folders (id),
     source_uidvalidity BIGINT NOT NULL,

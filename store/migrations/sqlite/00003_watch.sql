@@ -15,3 +15,12 @@ ALTER TABLE domains ADD COLUMN bulk_since BIGINT NOT NULL DEFAULT 0;
 -- When the log last said that the migration is active for long, or stands still.
 ALTER TABLE domains ADD COLUMN left_active_told_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE domains ADD COLUMN standstill_told_at BIGINT NOT NULL DEFAULT 0;
+
+-- Runs of the command after an account that have not ended. state is what the
+-- account became.
+CREATE TABLE after_runs (
+    id         INTEGER PRIMARY KEY,
+    account_id BIGINT NOT NULL REFERENCES accounts (id),
+    state      TEXT NOT NULL,
+    tries      BIGINT NOT NULL DEFAULT 0
+);
