@@ -299,3 +299,34 @@ func TestAfterAccountIsChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The command for the end of an account waits for the one for its flip.
+func TestAfterAccountInOrder(t *testing.T) {
+	_, _, _, b := fakes(t, twoFolders)
+	dir, path := afterScript(t, `echo >>$DIR/begun; while [ ! -e $DIR/go ]; do sleep 0.05; done`)
+	b.anna(t)
+	o := b.options(t)
+	o.AfterAccount = []string{path}
+	completing, let := false, false
+	b.until(t, o, "anna", func(a store.Account) bool {
+		begun, _ := os.ReadFile(filepath.Join(dir, "begun"))
+		switch {
+		case a.State == store.Active && !completing:
+			completing = true
+			b.complete(t, store.CompleteWhole, false)
+		case a.State == store.Finished && !let && len(begun) > 0:
+			if len(begun) != 1 || len(b.afterEvents(t)) != 0 {
+				t.Errorf("%d begun, %d ended", len(begun), len(b.afterEvents(t)))
+			}
+			let = true
+			if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(b.afterEvents(t)) == 2
+	})
+	want := []string{"after_account for 'anna@example.com' (active): done", "after_account for 'anna@example.com' (finished): done"}
+	if got := b.afterEvents(t); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}

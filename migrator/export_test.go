@@ -27,3 +27,8 @@ func (m *Migrator) HastenAfter(timeout time.Duration) {
 	}
 	m.after.command = c
 }
+
+// LookAtBulk is one look at whether a bulk is over, and says what it was before.
+func (m *Migrator) LookAtBulk(ctx context.Context, domain string, before bool) (over bool, err error) {
+	return m.lookAtBulk(ctx, domain, before)
+}

@@ -36,6 +36,49 @@ func TestBulkMigrationFinished(t *testing.T) {
 	}
 }
 
+// A list whose accounts begin one after the other is one bulk, even if for a
+// moment none of those begun is being moved.
+func TestBulkIsLookedAtTwice(t *testing.T) {
+	_, _, _, b := fakes(t, nil)
+	if _, err := b.store.SeedActive(t.Context(), domain, true); err != nil {
+		t.Fatal(err)
+	}
+	m, err := migrator.New(b.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := false
+	look := func(want bool, finished int) {
+		t.Helper()
+		if over, err = m.LookAtBulk(t.Context(), domain, over); err != nil || over != want {
+			t.Errorf("over: %v, %v", over, err)
+		}
+		if n := strings.Count(strings.Join(b.events(t), "\n"), "Bulk migration finished"); n != finished {
+			t.Errorf("said %d times", n)
+		}
+	}
+	through := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			b.begin(t, store.NewAccount{Identity: identity(name), Password: config.NewSecret(secret)})
+			if _, err := b.store.Exclude(t.Context(), identity(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	look(false, 0)
+	through("anna", "bert")
+	look(true, 0)
+	b.begin(t, store.NewAccount{Identity: identity("carl"), Password: config.NewSecret(secret)})
+	look(false, 0)
+	if _, err := b.store.Exclude(t.Context(), identity("carl")); err != nil {
+		t.Fatal(err)
+	}
+	look(true, 0)
+	look(false, 1)
+	look(false, 1)
+}
+
 // A migration that was left active, and one that stands still, is told loudly
 // once a day.
 func TestLoudWarnings(t *testing.T) {
