@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"strconv"
 	"testing"
 	"time"
@@ -141,7 +142,7 @@ func TestRateIsOfMoves(t *testing.T) {
 	ok(t, c.Settle(t.Context(), f.ID, nil, append(batch(1, 50, 0), Message{SourceUID: 90, TargetUID: 90, Octets: 1000})))
 	total := func(s *Store) int64 {
 		r := statistics(t, s).Rate
-		if ratio := r.Bytes / r.Messages; ratio != 10 {
+		if ratio := r.Bytes / r.Messages; math.Round(ratio*1000) != 10_000 {
 			t.Errorf("%+v", r)
 		}
 		return int64(r.Messages*float64(r.Seconds) + 0.5)
