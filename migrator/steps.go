@@ -32,6 +32,8 @@ const (
 	stepMoved           = "moved.committed"
 	stepFinishBefore    = "finish.before"
 	stepFinished        = "finish.committed"
+	stepAfterBegun      = "after.begun"
+	stepAfterEnded      = "after.ended"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -54,6 +56,9 @@ func Steps() []string {
 func LaterSteps() []string {
 	return []string{stepCatchUp, stepMoved, stepFinishBefore, stepFinished}
 }
+
+// AfterSteps lists the names of the steps around the command after an account.
+func AfterSteps() []string { return []string{stepAfterBegun, stepAfterEnded} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,6 +81,7 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 			text = fmt.Sprintf("*** THE MIGRATION OF %s IS ACTIVE: accounts move at their next login. ***\n"+
 				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
+		text += watchWarning(d)
 		if d.Active != d.Setting && !d.Finished {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
 				"change them so that they agree.\n", d.Setting)
@@ -88,6 +91,25 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 		}
 	}
 	return nil
+}
+
+// watchWarning says loudly that a migration was left active or stands still;
+// empty where it goes on as it should.
+func watchWarning(d admin.DomainStatus) string {
+	text := ""
+	if d.LeftActive {
+		since, what := d.ActiveSince, "it was started"
+		if d.LastBegun.After(since) {
+			since, what = d.LastBegun, "the last account began"
+		}
+		text += fmt.Sprintf("*** THE MIGRATION OF %s IS STILL ACTIVE, %d DAYS AFTER %s (%s). Was it forgotten? ***\n"+
+			"    If not: migproxy start --domain %s\n", d.Name, int(time.Since(since).Hours()/24), strings.ToUpper(what), showTime(since), d.Name)
+	}
+	if d.StandsStill {
+		text += fmt.Sprintf("*** THE MIGRATION OF %s STANDS STILL: %d ACCOUNTS ARE TO BE MOVED, AND NONE HAS MADE PROGRESS SINCE %s. ***\n"+
+			"    Why: migproxy accounts, migproxy log\n", d.Name, d.ToMove, showTime(d.LastProgress))
+	}
+	return text
 }
 
 func writeStatus(w io.Writer, s admin.Status) error {
@@ -110,6 +132,8 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Messages migrated", count(s.MessagesMigrated)},
 		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
 		{"Last mailbox", last},
+		{"Rate", showRate(s.Rate)},
+		{"Remaining", showRemaining(s.Remaining)},
 		{"Errors", count(s.Errors)},
 		{"Accounts that need a password", count(s.NeedPassword)},
 	}

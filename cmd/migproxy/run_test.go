@@ -21,6 +21,7 @@ import (
 
 	"migproxy/admin"
 	"migproxy/config"
+	"migproxy/e2e/hostile"
 	"migproxy/store"
 )
 
@@ -120,7 +121,8 @@ func TestServe(t *testing.T) {
 // A provision command that blocks is killed when the grace is over, with all
 // that it started, and its account goes on at the next start.
 func TestServeEndsWithACommandRunning(t *testing.T) {
-	cfg, err := config.Load(settingsFile(t, "127.0.0.1:1", "127.0.0.1:2"), nil)
+	source := hostile.Start(t, func(string, string) bool { return true }, hostile.Inbox())
+	cfg, err := config.Load(settingsFile(t, fmt.Sprintf("127.0.0.1:%d", source.Port), "127.0.0.1:2"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
