@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"migproxy/admin"
+	"migproxy/cmd/migproxy/internal/report"
 	"migproxy/store"
 )
 
@@ -130,7 +131,7 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Mailboxes migrated", count(s.MailboxesMigrated)},
 		{"Mailboxes failed", count(s.MailboxesFailed)},
 		{"Messages migrated", count(s.MessagesMigrated)},
-		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
+		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, report.Octets(s.BytesMigrated))},
 		{"Last mailbox", last},
 		{"Rate", showRate(s.Rate)},
 		{"Remaining", showRemaining(s.Remaining)},

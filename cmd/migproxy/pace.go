@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"migproxy/cmd/migproxy/internal/report"
 	"migproxy/store"
 )
 
@@ -11,7 +12,7 @@ func showRate(r store.Rate) string {
 	if r.Seconds == 0 {
 		return "nothing was copied lately"
 	}
-	return fmt.Sprintf("%.1f messages/s, %s/s, over %s of copying", r.Messages, octets(int64(r.Bytes)), seconds(r.Seconds))
+	return fmt.Sprintf("%.1f messages/s, %s/s, over %s of copying", r.Messages, report.Octets(int64(r.Bytes)), seconds(r.Seconds))
 }
 
 func showRemaining(r store.Remaining) string {
