@@ -7,6 +7,10 @@ FUZZTIME ?= 10s
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/migproxy ./cmd/migproxy
 
+.PHONY: man
+man:
+	go run ./cmd/migproxy man bin/man/man8
+
 # Installs and unpacks the servers that the tests start; quick when all is there.
 .PHONY: setup
 setup:
