@@ -22,7 +22,8 @@ test: setup
 	go test -race -shuffle=on -vet=off -timeout 15m ./...
 
 .PHONY: test-long
-test-long: setup
+test-long:
+	sh e2e/setup.sh long
 	go test -race -shuffle=on -vet=off -tags long -timeout 60m ./...
 
 # The copy beside mbsync and doveadm; say ARGS="-run small -rounds 1" for a part.
