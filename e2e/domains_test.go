@@ -17,6 +17,7 @@ import (
 type twoDomains struct {
 	*proxy
 	sources, targets map[string]*servers.Dovecot // by domain
+	gates            []*gate                     // nobody moves before they are open
 }
 
 const (
@@ -42,9 +43,12 @@ func newTwoDomains(t *testing.T) *twoDomains {
 		for _, local := range []string{"anna", "bert", "carl", "dora"} {
 			appendTo(t, login(t, source.IMAP, local, shared), "INBOX", note(local+" of "+name))
 		}
+		gate, creates := newGate(t), settings{provision: fmt.Sprintf("{ driver: passwd-file, path: %s }", target.PasswdFile)}
+		gate.provision(&creates)
+		d.gates = append(d.gates, gate)
 		asLocal := strings.ReplaceAll(dovecotEndpoint(source).yaml(), "tls:", "username: \"{local}\", tls:")
-		fmt.Fprintf(&domains, "  - name: %s\n    source:\n%s    target:\n%s      provision: { driver: passwd-file, path: %s }\n%s",
-			name, asLocal, dovecotEndpoint(target).yaml(), target.PasswdFile, own)
+		fmt.Fprintf(&domains, "  - name: %s\n    source:\n%s    target:\n%s      provision: %s\n%s",
+			name, asLocal, dovecotEndpoint(target).yaml(), creates.provision, own)
 	}
 	d.proxy = newProxy(t, binary, settings{})
 	cert := filepath.Join(d.dir, "tls")
@@ -58,6 +62,7 @@ listeners:
   - { protocol: imap, address: "127.0.0.1:%[5]d", tls: implicit }
 admin: { address: "127.0.0.1:%[6]d", socket: %[1]s/admin.sock }
 shutdown: { grace: 2s }
+migration: { concurrency: 1 } # a gate's command takes no lock
 domains:
 %[7]slog: { level: debug, format: json, file: %[1]s/migproxy.log }
 `, d.dir, cert, d.imap, d.pop3, d.imaps, d.admin, domains.String())
@@ -73,7 +78,7 @@ domains:
 // in this order, and no mail crosses.
 func TestTwoDomains(t *testing.T) {
 	d := newTwoDomains(t)
-	for _, c := range []struct {
+	logins := []struct {
 		what, moves string // the account, which the login moves
 		from        request
 		shown       string // a part of the answer
@@ -88,13 +93,19 @@ func TestTwoDomains(t *testing.T) {
 		{"the server name of neither", "", request{User: "dora", Port: d.imaps, TLS: "implicit", ServerName: "imap.c.example"}, "[AUTHENTICATIONFAILED]"},
 		{"a domain of nobody's", "", request{User: "dora@c.example", Host: "127.0.0.1", Port: d.imap, TLS: "starttls"}, "[AUTHENTICATIONFAILED]"},
 		{"B's address, not in B's wave", "", request{User: "dora", Host: "127.0.0.2", Port: d.imap, TLS: "starttls"}, "dora of b.example"},
-	} {
+	}
+	for _, c := range logins {
 		c.from.Op, c.from.Password = "commands", shared
 		c.from.Commands = [][]any{{"select", "INBOX", true}, {"fetch", "1:*", "(BODY.PEEK[])"}}
 		a := ask(t, c.from)
 		if text := fmt.Sprint(a.Error, a.Answers); !strings.Contains(text, c.shown) {
 			t.Errorf("by %s: %s lacks %q", c.what, text, c.shown)
 		}
+	}
+	for _, g := range d.gates {
+		g.open()
+	}
+	for _, c := range logins {
 		if c.moves != "" {
 			d.awaitState(c.moves, "active")
 		}
