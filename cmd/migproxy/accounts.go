@@ -38,6 +38,7 @@ func newAccounts(connect connector) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "only accounts in this `state`: "+admin.StateNames())
+	offer(cmd, "state", strings.Split(admin.StateNames(), ", ")...)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
