@@ -32,6 +32,8 @@ const (
 	stepMoved           = "moved.committed"
 	stepFinishBefore    = "finish.before"
 	stepFinished        = "finish.committed"
+	stepAliasBefore     = "alias.before"
+	stepAliasCommitted  = "alias.committed"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -54,6 +56,10 @@ func Steps() []string {
 func LaterSteps() []string {
 	return []string{stepCatchUp, stepMoved, stepFinishBefore, stepFinished}
 }
+
+// NameSteps lists the names of the steps at which an account becomes a login alias
+// of another.
+func NameSteps() []string { return []string{stepAliasBefore, stepAliasCommitted} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {
