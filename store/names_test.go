@@ -212,6 +212,7 @@ func TestAlike(t *testing.T) {
 	equalNames(t, "all agree", alike(t, s, "a1", mark(by, one, two, three)), "anna")
 	equalNames(t, "one agrees", alike(t, s, "a2", mark(Mark{UIDValidity: 1, UIDNext: 3}, two)), "anna")
 	equalNames(t, "one differs", alike(t, s, "a3", mark(by, one, MarkMessage{2, digest(9)})))
+	equalNames(t, "the first differs", alike(t, s, "a9", mark(by, MarkMessage{1, digest(9)}, two)))
 	equalNames(t, "one is unknown", alike(t, s, "a4", mark(by, one, MarkMessage{4, digest(4)})))
 	equalNames(t, "another UIDVALIDITY", alike(t, s, "a5", mark(Mark{UIDValidity: 2}, one, two)))
 	equalNames(t, "another folder", alike(t, s, "a6", mark(Mark{UIDValidity: 9}, one)))
