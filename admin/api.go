@@ -97,6 +97,8 @@ func (s *Server) viewAccount(a store.Account) Account {
 // AccountDetail is an account with everything that was kept about its copy.
 type AccountDetail struct {
 	Account
+	// LoginAliases are the further names under which its owner logs in.
+	LoginAliases []LoginAlias `json:"login_aliases"`
 	// Folders are those of the copy, in its order.
 	Folders []Folder `json:"folders"`
 	// SetAsideMessages are the messages that the target refused.
@@ -107,6 +109,17 @@ type AccountDetail struct {
 	Altered      []Altered `json:"altered"`
 	// Events are the last ones, oldest first.
 	Events []Event `json:"events"`
+}
+
+// LoginAlias is a further name under which an account's owner logs in.
+type LoginAlias struct {
+	Name   string            `json:"name"`
+	Origin store.AliasOrigin `json:"origin"` // found, given
+	At     time.Time         `json:"at,omitzero"`
+}
+
+func viewLoginAlias(l store.LoginAlias) LoginAlias {
+	return LoginAlias{Name: l.Name, Origin: l.Origin, At: l.CreatedAt}
 }
 
 // Folder is a folder of the source and what it becomes on the target. Names

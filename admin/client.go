@@ -134,6 +134,18 @@ func (c *Client) Adopt(ctx context.Context, address string) (a Account, err erro
 	return a, err
 }
 
+// GiveLoginAlias makes name a further name under which the account's owner logs in.
+func (c *Client) GiveLoginAlias(ctx context.Context, address, name string) (l LoginAlias, err error) {
+	err = c.call(ctx, http.MethodPut, accountPath(address)+"/login-aliases?name="+url.QueryEscape(name), &l)
+	return l, err
+}
+
+// RemoveLoginAlias takes a login alias from an account.
+func (c *Client) RemoveLoginAlias(ctx context.Context, address, name string) (l LoginAlias, err error) {
+	err = c.call(ctx, http.MethodDelete, accountPath(address)+"/login-aliases?name="+url.QueryEscape(name), &l)
+	return l, err
+}
+
 // Exclude keeps an account at the source.
 func (c *Client) Exclude(ctx context.Context, address string) (a Account, err error) {
 	err = c.call(ctx, http.MethodPost, accountPath(address)+"/exclude", &a)

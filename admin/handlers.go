@@ -47,6 +47,8 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("POST /v1/accounts/{address}/retry", answer(s, s.retry))
 	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
 	mux.HandleFunc("POST /v1/accounts/{address}/adopt", answer(s, s.adopt))
+	mux.HandleFunc("PUT /v1/accounts/{address}/login-aliases", answer(s, s.giveLoginAlias))
+	mux.HandleFunc("DELETE /v1/accounts/{address}/login-aliases", answer(s, s.removeLoginAlias))
 	mux.HandleFunc("POST /v1/accounts/states", answer(s, s.states))
 	mux.HandleFunc("POST /v1/migrate", s.migrate)
 	mux.HandleFunc("GET /v1/accounts/{address}/set-aside/{id}", s.setAsideOctets)
@@ -244,6 +246,13 @@ func (s *Server) lookup(ctx context.Context, address string) (store.Account, err
 	}
 	a, err := s.Store.Account(ctx, id.Address())
 	if errors.Is(err, store.ErrNotFound) {
+		owner, aliasErr := s.Store.LoginAlias(ctx, id.Address())
+		switch {
+		case aliasErr == nil:
+			return a, notFound(fmt.Sprintf("%s is another name of %s; see `migproxy account show %[2]s`", id.Address(), owner.Identity.Address()))
+		case !errors.Is(aliasErr, store.ErrNotFound):
+			return a, aliasErr
+		}
 		err = notFound(fmt.Sprintf("%s is not known: nobody has logged in with this address; see `migproxy accounts`", id.Address()))
 	}
 	return a, err
@@ -279,11 +288,15 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
+	names, err := s.Store.LoginAliases(ctx, a.ID)
+	if err != nil {
+		return AccountDetail{}, err
+	}
 	events, err := s.Store.LastEvents(ctx, a.Identity.Address(), eventsShown)
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	d := AccountDetail{Account: s.viewAccount(a), Folders: views(folders, viewFolder),
+	d := AccountDetail{Account: s.viewAccount(a), LoginAliases: views(names, viewLoginAlias), Folders: views(folders, viewFolder),
 		SetAsideMessages: views(aside, viewSetAside), Altered: views(altered, viewAltered), Events: views(events, viewEvent)}
 	for _, f := range folders {
 		d.AlteredTotal += f.Altered
@@ -373,6 +386,9 @@ func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) 
 	a, err := s.Store.Exclude(ctx, id)
 	if errors.Is(err, store.ErrChanged) {
 		return Account{}, conflict(fmt.Sprintf("%s lives on the target already and cannot be kept at the source", id.Address()))
+	}
+	if taken, is := errors.AsType[*store.NameTakenError](err); is {
+		return Account{}, conflict(taken.Error())
 	}
 	return s.viewAccount(a), err
 }

@@ -188,6 +188,10 @@ func (s *Server) beginOne(ctx context.Context, n store.NewAccount) (Begun, error
 	defer cancel()
 	a, begun, err := s.Store.Migrate(ctx, n)
 	b := Begun{Address: n.Identity.Address(), State: a.State, Begun: begun}
+	if taken, is := errors.AsType[*store.NameTakenError](err); is {
+		b.Error = fmt.Sprintf("it is another name of %s: name that account", taken.Owner)
+		return b, nil
+	}
 	if errors.Is(err, store.ErrChanged) {
 		b.Error = "it is " + string(a.State) + " already"
 		return b, nil
@@ -201,7 +205,7 @@ type StatesRequest struct {
 }
 
 // states answers POST /v1/accounts/states with those accounts that are known, in
-// the order of their addresses.
+// the order of their addresses. A login alias stands where its account does.
 func (s *Server) states(ctx context.Context, r *http.Request) ([]Account, error) {
 	var q StatesRequest
 	if err := json.NewDecoder(io.LimitReader(r.Body, migrateMax)).Decode(&q); err != nil {
@@ -209,14 +213,22 @@ func (s *Server) states(ctx context.Context, r *http.Request) ([]Account, error)
 	}
 	all := make([]Account, 0, len(q.Addresses))
 	for _, address := range q.Addresses {
-		a, err := s.Store.Account(ctx, strings.ToLower(address))
-		if errors.Is(err, store.ErrNotFound) {
+		address = strings.ToLower(address)
+		a, err := s.Store.Account(ctx, address)
+		if err == nil {
+			all = append(all, s.viewAccount(a))
 			continue
 		}
-		if err != nil {
-			return nil, err
+		if errors.Is(err, store.ErrNotFound) {
+			a, err = s.Store.LoginAlias(ctx, address)
 		}
-		all = append(all, s.viewAccount(a))
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return nil, err
+		default: // its messages count once
+			all = append(all, Account{Address: address, State: a.State, Error: "another name of " + a.Identity.Address()})
+		}
 	}
 	return all, nil
 }

@@ -54,11 +54,12 @@ type fakeServer struct {
 	mu        sync.Mutex
 	conns     map[net.Conn]bool
 	password  string
-	master    string // a master user's password, for a login in another's name
-	logins    int    // tries to log in
-	exists    bool   // the user
-	limit     int    // of the user's connections; 0 is none
-	users     int    // connections that are logged in
+	passwords map[string]string // of users by name; all others have password
+	master    string            // a master user's password, for a login in another's name
+	logins    int               // tries to log in
+	exists    bool              // the user
+	limit     int               // of the user's connections; 0 is none
+	users     int               // connections that are logged in
 	loginCode string
 	caps      string
 	prefix    string
@@ -267,7 +268,11 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 		}
 		parts := strings.Split(string(plain), "\x00") // authzid, authcid, password
 		mastered := f.master != "" && parts[0] != "" && parts[len(parts)-1] == f.master
-		if !f.exists || !mastered && parts[len(parts)-1] != f.password {
+		password, own := f.passwords[parts[min(1, len(parts)-1)]]
+		if !own {
+			password = f.password
+		}
+		if !f.exists || !mastered && parts[len(parts)-1] != password {
 			return no("[AUTHENTICATIONFAILED] wrong")
 		}
 		if f.limit > 0 && f.users >= f.limit {

@@ -80,7 +80,8 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 	return j
 }
 
-// run moves the account. nil means that it has flipped.
+// run moves the account. nil means that it has flipped, or has become a name of
+// another one.
 func (j *job) run(ctx context.Context) error {
 	if j.domain == nil {
 		return &halt{state: store.Waiting, reason: errorInternal,
@@ -100,6 +101,11 @@ func (j *job) run(ctx context.Context) error {
 	}
 	// First the source: nothing is created for somebody whom it does not let in.
 	if err := j.connectSource(ctx); err != nil {
+		return err
+	}
+	if err := j.oneOfItsNames(ctx); errors.Is(err, errIsAlias) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	if err := j.provision(ctx); err != nil {

@@ -1,6 +1,10 @@
 package migrator
 
-import "sync"
+import (
+	"sync"
+
+	"migproxy/store"
+)
 
 // memory is what a process remembers of accounts between their runs. Losing it
 // costs repeated tries, no mail.
@@ -13,11 +17,12 @@ type memory struct {
 	told     map[int64]bool // of a lack of room
 	narrowed map[int64]bool // to one lane
 	sizes    map[int64]bool // accounts of which a POP3 source lists wrong sizes
+	own      map[int64]ownQuestion
 }
 
 func newMemory() *memory {
 	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
-		narrowed: map[int64]bool{}, sizes: map[int64]bool{}}
+		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -61,6 +66,33 @@ func (m *memory) wasTold(account int64) bool {
 	return m.told[account]
 }
 
+// ownQuestion was put to the administrator: whose mailbox an account's is.
+type ownQuestion struct {
+	passwordVersion int64 // of then
+	answered        bool  // with retry: it is an account of its own
+}
+
+func (m *memory) askWhose(a store.Account) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.own[a.ID] = ownQuestion{passwordVersion: a.PasswordVersion}
+}
+
+// isOwn reports whether the administrator has said that the account is one of
+// its own. With another password it is looked at anew.
+func (m *memory) isOwn(a store.Account) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q, asked := m.own[a.ID]
+	if !asked || q.passwordVersion != a.PasswordVersion {
+		return false
+	}
+	// Retry clears the reason; nothing else does while the account waits.
+	q.answered = q.answered || a.Reason == ""
+	m.own[a.ID] = q
+	return q.answered
+}
+
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)
@@ -70,6 +102,7 @@ func (m *memory) forget(account int64) {
 	delete(m.told, account)
 	delete(m.narrowed, account)
 	delete(m.sizes, account)
+	delete(m.own, account)
 }
 
 // noteSizesWrong remembers that a POP3 source has listed a large message with

@@ -14,6 +14,7 @@ const (
 	errorQuota       = "quota"       // the target has no room
 	errorUndelivered = "undelivered" // the source lists a message and does not give it
 	errorCompare     = "compare"     // the comparison found a difference
+	errorName        = "name"        // the mailbox seems to be another account's
 	errorKeep        = "keep"        // the target did not keep a date, a flag or a keyword
 	errorInternal    = "internal"    // the store, or a mistake of our own
 )
@@ -36,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "migproxy_accounts_in_work", Help: "Accounts that a worker is moving now."}),
 	}
 	for _, reason := range []string{errorSource, errorTarget, errorPassword, errorProvision, errorConflict,
-		errorRefused, errorQuota, errorUndelivered, errorCompare, errorKeep, errorInternal} {
+		errorRefused, errorQuota, errorUndelivered, errorCompare, errorName, errorKeep, errorInternal} {
 		m.errors.WithLabelValues(reason)
 	}
 	if r == nil {

@@ -34,6 +34,8 @@ const (
 	stepFinished        = "finish.committed"
 	stepAfterBegun      = "after.begun"
 	stepAfterEnded      = "after.ended"
+	stepAliasBefore     = "alias.before"
+	stepAliasCommitted  = "alias.committed"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -59,6 +61,10 @@ func LaterSteps() []string {
 
 // AfterSteps lists the names of the steps around the command after an account.
 func AfterSteps() []string { return []string{stepAfterBegun, stepAfterEnded} }
+
+// NameSteps lists the names of the steps at which an account becomes a login alias
+// of another.
+func NameSteps() []string { return []string{stepAliasBefore, stepAliasCommitted} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

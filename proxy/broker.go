@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -121,10 +122,42 @@ func (b *Broker) Close() {
 	b.watches.wait()
 }
 
+// Owner puts in place of the account that a login name stands for the account of
+// which the name is a login alias, if it is one.
+func (b *Broker) Owner(ctx context.Context, a *Attempt) error {
+	id, _, err := b.owner(ctx, a.Identity, a.Login)
+	if err != nil {
+		return &upstream.Error{Outcome: upstream.Unavailable, Err: err}
+	}
+	a.Identity = id
+	return nil
+}
+
+// owner looks a login name up among the login aliases: as the address that it
+// stands for or, where it is no plain address of ours, as it was typed. One that
+// is none keeps its identity.
+func (b *Broker) owner(ctx context.Context, id config.Identity, login string) (of config.Identity, alias bool, err error) {
+	name := id.Address()
+	if id == (config.Identity{}) {
+		if !printable(login) {
+			return id, false, nil
+		}
+		name = strings.ToLower(login)
+	}
+	a, err := b.store.LoginAlias(ctx, name)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return id, false, nil
+	case err != nil:
+		return id, false, err
+	}
+	return a.Identity, true, nil
+}
+
 // Login decides an attempt. The session leads to a server or to a parked
 // mailbox; the caller closes its Conn. Every error is an *upstream.Error.
 func (b *Broker) Login(ctx context.Context, a *Attempt) (*upstream.Session, error) {
-	l, err := b.newLogin(a)
+	l, err := b.newLogin(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -162,11 +195,17 @@ type login struct {
 	proved bool
 }
 
-func (b *Broker) newLogin(a *Attempt) (*login, error) {
+func (b *Broker) newLogin(ctx context.Context, a *Attempt) (*login, error) {
 	id := a.Identity
 	authzid := a.Authzid
 	if authzid != "" && id.Domain != "" {
-		other := resolveName(b.cfg, a, authzid)
+		other, alias, err := b.owner(ctx, resolveName(b.cfg, a, authzid), authzid)
+		switch {
+		case err != nil:
+			return nil, &upstream.Error{Outcome: upstream.Unavailable, Err: err}
+		case alias:
+			authzid = other.Address() // the servers need not know the name
+		}
 		switch {
 		case other.Domain == id.Domain && other.Local == id.Local:
 			authzid = ""
@@ -195,6 +234,8 @@ func (b *Broker) newLogin(a *Attempt) (*login, error) {
 func (l *login) read(ctx context.Context) error {
 	a, err := l.b.store.Account(ctx, l.id.Address())
 	switch {
+	case errors.Is(err, store.ErrNotFound) && l.facts.account != nil:
+		return errRemoved
 	case errors.Is(err, store.ErrNotFound):
 		return l.know(ctx, nil)
 	case err != nil:
@@ -202,6 +243,9 @@ func (l *login) read(ctx context.Context) error {
 	}
 	return l.know(ctx, &a)
 }
+
+// errRemoved: the login began with an account that has become a login alias since.
+var errRemoved = errors.New("the login name has become a login alias of another account meanwhile; the client may try again")
 
 // know takes over a row that was read. What the target said under another
 // state is forgotten: it may have been asked before the flip.

@@ -127,6 +127,8 @@ func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	// Whatever was published before the watch began is in the row.
 	a, err := l.b.store.Account(ctx, l.id.Address())
 	switch {
+	case errors.Is(err, store.ErrNotFound) && l.facts.account != nil:
+		err = errRemoved
 	case errors.Is(err, store.ErrNotFound):
 		return session, nil
 	case err == nil && !until(a.State) && !livesOnTarget(a):
@@ -145,7 +147,9 @@ func leavesSource(s store.State) bool {
 	return s == store.Provisioning || s == store.Copying || livesThere(s)
 }
 
-func livesThere(s store.State) bool { return store.Account{State: s}.Moved() }
+// livesThere: the account lives on the target, or has become a name of one whose
+// owner is to log in anew.
+func livesThere(s store.State) bool { return s == store.Removed || store.Account{State: s}.Moved() }
 
 // catchUpRest is how long after a catch-up a login does not ask for another:
 // clients open several connections at a time.

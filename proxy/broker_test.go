@@ -430,7 +430,7 @@ func TestFlipBetweenDecisionAndSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.put("copying", "created", store.NewAccount{Mode: config.ModeAccounts})
-			l, err := w.broker.newLogin(w.attempt(config.IMAP))
+			l, err := w.broker.newLogin(w.ctx, w.attempt(config.IMAP))
 			w.check(err)
 			defer l.discard()
 			w.check(l.read(w.ctx))

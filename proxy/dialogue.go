@@ -17,7 +17,8 @@ type Attempt struct {
 	Login    string
 	Authzid  string
 	Password config.Secret
-	// Identity is what Login stands for; zero where its domain is not ours.
+	// Identity is the account that Login stands for, or is a login alias of; zero
+	// where its domain is not ours.
 	Identity config.Identity
 	// Client is who is connecting, and the session's id.
 	Client upstream.Client
@@ -70,5 +71,7 @@ const (
 // error is an *upstream.Error. The session it gives may lead to a server or to
 // a parked mailbox; the relay treats both alike.
 type Authenticator interface {
+	// Owner completes the attempt's Identity before it is counted for anybody.
+	Owner(ctx context.Context, a *Attempt) error
 	Login(ctx context.Context, a *Attempt) (*upstream.Session, error)
 }

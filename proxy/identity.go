@@ -17,7 +17,7 @@ func resolve(cfg *config.Config, a *Attempt) config.Identity {
 }
 
 func resolveName(cfg *config.Config, a *Attempt, name string) config.Identity {
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+	if !printable(name) {
 		return config.Identity{}
 	}
 	local, domain := name, ""
@@ -30,6 +30,10 @@ func resolveName(cfg *config.Config, a *Attempt, name string) config.Identity {
 		return config.Identity{}
 	}
 	return config.Identity{Login: name, Local: strings.ToLower(local), Domain: domain}
+}
+
+func printable(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // impliedDomain is the domain of a login name that has none.

@@ -212,6 +212,10 @@ func (t *session) ask(a *Attempt) (loggedIn, error) {
 	ctx, cancel := context.WithTimeout(t.life.drain, s.cfg.Limits.LoginTimeout.Std())
 	defer cancel()
 	defer t.conn.watch(cancel)()
+	// Whatever name he uses, he is one owner with one count of wrong passwords.
+	if err := s.auth.Owner(ctx, a); err != nil {
+		return loggedIn{}, err
+	}
 	if err := s.failures.admit(ctx, a); err != nil {
 		return loggedIn{}, err
 	}

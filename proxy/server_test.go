@@ -37,6 +37,8 @@ type authFunc func(context.Context, *Attempt) (*upstream.Session, error)
 
 func (f authFunc) Login(ctx context.Context, a *Attempt) (*upstream.Session, error) { return f(ctx, a) }
 
+func (f authFunc) Owner(context.Context, *Attempt) error { return nil }
+
 // rejecting answers every attempt with one outcome.
 func rejecting(o upstream.Outcome) authFunc {
 	return func(context.Context, *Attempt) (*upstream.Session, error) {
@@ -68,6 +70,8 @@ type backend struct {
 func newBackend(t testing.TB) *backend {
 	return &backend{t: t, attempts: make(chan *Attempt, 100), servers: make(chan net.Conn, 100)}
 }
+
+func (b *backend) Owner(context.Context, *Attempt) error { return nil }
 
 func (b *backend) Login(_ context.Context, a *Attempt) (*upstream.Session, error) {
 	ours, theirs := tcpPair(b.t)

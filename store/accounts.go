@@ -139,11 +139,19 @@ func (s *Store) begin(x *tx, id int64, n NewAccount, now time.Time) error {
 	return s.sealPassword(x, id, SideSource, n.Identity.Address(), n.Password, now)
 }
 
+// insertAccount makes a row. A name that is a login alias gets none: the error is
+// a *NameTakenError. The id of a row that was removed is not given again, as
+// claims and logins may still hold it.
 func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int64, error) {
+	if err := x.freeName(id.Address()); err != nil {
+		return 0, err
+	}
 	var rowID int64
-	err := x.get(`INSERT INTO accounts (address, login, local, domain, state, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING id`,
-		[]any{id.Address(), id.Login, id.Local, id.Domain, state, millis(now)}, &rowID)
+	err := x.get(`INSERT INTO accounts (id, address, login, local, domain, state, created_at, updated_at)
+		VALUES (1 + (SELECT COALESCE(MAX(used), 0) FROM
+			(SELECT MAX(id) AS used FROM accounts UNION ALL SELECT value FROM counters WHERE name = $7) AS ids),
+			$1, $2, $3, $4, $5, $6, $6) RETURNING id`,
+		[]any{id.Address(), id.Login, id.Local, id.Domain, state, millis(now), removedAccount}, &rowID)
 	return rowID, err
 }
 

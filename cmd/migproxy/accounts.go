@@ -86,6 +86,7 @@ func newAccount(connect connector) *cobra.Command {
 		newRetry(connect),
 		newAct(connect, "adopt", "Copy the mail of an account in conflict into what the target has under its name", "is copied into what is there", (*admin.Client).Adopt),
 		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
+		newLoginAlias(connect),
 	)
 	return cmd
 }
@@ -184,6 +185,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Address", a.Address},
 		{"State", string(a.State)},
 		{"Error", orDash(a.Error)},
+		{"Other login names", orDash(loginNames(a.LoginAliases))},
 		{"Mode", string(a.Mode)},
 		{"On the target", origin(a.Origin)},
 		{"Messages", progress(a.Account)},

@@ -200,6 +200,10 @@ func TestGoldenOutputs(t *testing.T) {
 		{"start", "start --domain example.com"},
 		{"retry", "account retry anna@example.com"},
 		{"exclude", "account exclude bert@example.com"},
+		{"alias", "account alias carl@example.com karl"},
+		{"alias_typed", `account alias carl@example.com CORP\Carl`},
+		{"show_alias", "account show carl@example.com"},
+		{"alias_remove", "account alias carl@example.com Karl@example.com --remove"},
 		{"log_after", "log"},
 	} {
 		o := runCLI(t, append(strings.Fields(c.args), "--config", w.config)...)

@@ -106,6 +106,18 @@ func (d *Dovecot) Kill() { d.proc.stop(syscall.SIGKILL) }
 // answered a login within this second learns of it only in the next one.
 func (d *Dovecot) AddUser(name, password string) {
 	d.t.Helper()
+	d.add(name, password, "")
+}
+
+// AddName adds a further name, with a password of its own, under which a user
+// logs in to his mailbox.
+func (d *Dovecot) AddName(name, password, owner string) {
+	d.t.Helper()
+	d.add(name, password, "user="+owner)
+}
+
+func (d *Dovecot) add(name, password, extra string) {
+	d.t.Helper()
 	f, err := os.OpenFile(d.PasswdFile, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		d.t.Fatal(err)
@@ -115,7 +127,7 @@ func (d *Dovecot) AddUser(name, password string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(f, "%s:{PLAIN.b64}%s::::::\n", name, base64std(password)); err != nil {
+	if _, err := fmt.Fprintf(f, "%s:{PLAIN.b64}%s::::::%s\n", name, base64std(password), extra); err != nil {
 		d.t.Fatal(err)
 	}
 	// It reads the file anew only where its time in seconds has changed.
