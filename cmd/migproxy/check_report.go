@@ -125,8 +125,8 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 	}
 	all = append(all, "mail flow, please see that all three roads are open: the world's mail reaches an account where it lives "+
 		"(MX at the target, which passes on what it does not have to the source); the target passes on mail for addresses "+
-		"that have not moved yet; what the source still takes for an account that has moved is passed on to the target, "+
-		"because nothing is fetched after the move")
+		"that have not moved yet; what the source still takes for an account that has moved is fetched by the catch-up until "+
+		"the migration is completed, and must be passed on to the target from then on")
 	return all
 }
 
