@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"migproxy/aliasresolve"
 	"migproxy/config"
 	"migproxy/provision"
 	"migproxy/store"
@@ -53,6 +54,9 @@ type Options struct {
 	Grace time.Duration
 	// CredentialsMaxAge is how long a sealed password is kept after its last use.
 	CredentialsMaxAge time.Duration
+	// Aliases says how further addresses of accounts are found, by domain. Those of
+	// a domain without an entry are not looked for.
+	Aliases map[string]*Aliases
 	// Rate bounds what is taken from each source server.
 	Rate    config.Rate
 	Log     *zap.Logger
@@ -70,7 +74,9 @@ type Migrator struct {
 	memory    *memory
 	hosts     *hosts
 	wake      chan struct{}
-	lanes     int // at most
+	own       aliasresolve.Domains
+	names     map[string]string // of the domains, by their A-labels
+	lanes     int               // at most
 	ioTimeout time.Duration
 	pop       popTimes
 	pause     func(attempts int) time.Duration
@@ -97,7 +103,13 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
-	return &Migrator{o: o, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
+	own, names := aliasresolve.Domains{}, map[string]string{}
+	for name := range o.Domains {
+		for ascii := range aliasresolve.NewDomains(name) {
+			own[ascii], names[ascii] = true, name
+		}
+	}
+	return &Migrator{o: o, own: own, names: names, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
 		pop: defaultPopTimes, pause: pause, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
@@ -141,7 +153,7 @@ func (m *Migrator) watch(ctx context.Context) {
 				return // the store was closed
 			}
 			switch c.State {
-			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active:
+			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active, store.Finished:
 			default:
 				continue
 			}

@@ -30,6 +30,12 @@ const (
 	stepFlipped         = "flip.committed"
 	stepCatchUp         = "catchup.begun"
 	stepMoved           = "moved.committed"
+	stepAliasesDecided  = "aliases.decided"
+	stepAliasBefore     = "alias.before"
+	stepAliasBegun      = "alias.begun"
+	stepAliasAfter      = "alias.after"
+	stepAliasCommitted  = "alias.committed"
+	stepAliasRemoved    = "alias.removed"
 	stepFinishBefore    = "finish.before"
 	stepFinished        = "finish.committed"
 )
@@ -46,6 +52,12 @@ func Steps() []string {
 		stepLooked, stepSettleBefore, stepSettled, stepAsideBefore, stepAsideAfter,
 		stepCompared, stepFlipBefore, stepFlipped,
 	}
+}
+
+// AliasSteps lists the names of the steps of a move in which an alias is found
+// and created, the last one where one is taken away again.
+func AliasSteps() []string {
+	return []string{stepAliasesDecided, stepAliasBefore, stepAliasBegun, stepAliasAfter, stepAliasCommitted, stepAliasRemoved}
 }
 
 // LaterSteps lists the names of the steps that belong to what comes after the
