@@ -96,6 +96,8 @@ func (s *Server) viewAccount(a store.Account) Account {
 // AccountDetail is an account with everything that was kept about its copy.
 type AccountDetail struct {
 	Account
+	// Aliases are its further addresses, those that it may not have as well.
+	Aliases []Alias `json:"aliases"`
 	// Folders are those of the copy, in its order.
 	Folders []Folder `json:"folders"`
 	// SetAsideMessages are the messages that the target refused.

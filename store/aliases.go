@@ -187,30 +187,40 @@ func (x *tx) setAlias(a Alias, origin AliasOrigin, state AliasState, now time.Ti
 	return x.wakeForAliases(a.AccountID, now)
 }
 
-// judgeAlias finds the alias that is meant, and has the administrator's word
-// written.
+// FindAlias gives the alias that is meant by an address. account may be empty
+// where only one has it proposed. The errors are ErrNoAlias and ErrSeveral.
+func (s *Store) FindAlias(ctx context.Context, address, account string) (Alias, error) {
+	return findAlias(ctx, s.r, address, account)
+}
+
+func findAlias(ctx context.Context, q querier, address, account string) (Alias, error) {
+	all, err := list(ctx, q, scanAlias, selectAliases+"l.address = $1 AND ($2 = '' OR a.address = $2) ORDER BY l.account_id", address, account)
+	switch {
+	case err != nil:
+		return Alias{}, err
+	case len(all) == 0:
+		return Alias{}, ErrNoAlias
+	case len(all) == 1:
+		return all[0], nil
+	}
+	all = slices.DeleteFunc(all, func(a Alias) bool { return a.State != AliasProposed })
+	if len(all) != 1 {
+		return Alias{}, ErrSeveral
+	}
+	return all[0], nil
+}
+
+// judgeAlias has the administrator's word on an alias written.
 func (s *Store) judgeAlias(ctx context.Context, address, account string, judge func(*tx, Alias, time.Time) error) (a Alias, err error) {
 	err = s.write(ctx, func(x *tx) error {
-		all, err := list(ctx, x, scanAlias, selectAliases+"l.address = $1 AND ($2 = '' OR a.address = $2) ORDER BY l.account_id", address, account)
+		meant, err := findAlias(ctx, x, address, account)
 		if err != nil {
 			return err
 		}
-		if len(all) > 1 {
-			all = slices.DeleteFunc(all, func(a Alias) bool { return a.State != AliasProposed })
-			if len(all) != 1 {
-				return ErrSeveral
-			}
-		}
-		if len(all) == 0 {
-			return ErrNoAlias
-		}
-		if err := judge(x, all[0], time.Now()); err != nil {
+		if err := judge(x, meant, time.Now()); err != nil {
 			return err
 		}
-		all, err = list(ctx, x, scanAlias, selectAliases+"l.address = $1 AND l.account_id = $2", address, all[0].AccountID)
-		if err == nil {
-			a = all[0]
-		}
+		a, err = findAlias(ctx, x, address, meant.Account)
 		return err
 	})
 	return a, err
