@@ -7,6 +7,10 @@ FUZZTIME ?= 10s
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/migproxy ./cmd/migproxy
 
+.PHONY: man
+man:
+	go run ./cmd/migproxy man bin/man/man8
+
 # Installs and unpacks the servers that the tests start; quick when all is there.
 .PHONY: setup
 setup:
@@ -18,7 +22,8 @@ test: setup
 	go test -race -shuffle=on -vet=off -timeout 15m ./...
 
 .PHONY: test-long
-test-long: setup
+test-long:
+	sh e2e/setup.sh long
 	go test -race -shuffle=on -vet=off -tags long -timeout 60m ./...
 
 # The copy beside mbsync and doveadm; say ARGS="-run small -rounds 1" for a part.

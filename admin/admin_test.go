@@ -145,7 +145,7 @@ func TestStartStopAndStatus(t *testing.T) {
 	w := start(t)
 	w.begin(t, "anna")
 	d, err := w.client.SetActive(t.Context(), "Example.COM", false)
-	if err != nil || len(d) != 1 || d[0] != (admin.DomainStatus{Name: "example.com", Active: false, Setting: true}) {
+	if err != nil || len(d) != 1 || d[0].Name != "example.com" || d[0].Active || !d[0].Setting || d[0].Completing || d[0].Finished {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	s, err := w.client.Status(t.Context())

@@ -47,6 +47,7 @@ type DomainStatus struct {
 	Completing bool `json:"completing"`
 	// Finished: its source is never asked again.
 	Finished bool `json:"finished"`
+	WatchStatus
 }
 
 // Account is one account as the administrator sees it. Times that have not

@@ -130,8 +130,12 @@ func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
 		if err != nil {
 			return nil, err
 		}
+		watch, err := s.Store.Watch(ctx, d.Name)
+		if err != nil {
+			return nil, err
+		}
 		all = append(all, DomainStatus{Name: d.Name, Active: state.Active, Setting: s.Config.Migration.Active,
-			Completing: state.Completing != store.NotCompleting, Finished: state.Finished})
+			Completing: state.Completing != store.NotCompleting, Finished: state.Finished, WatchStatus: viewWatch(watch, time.Now())})
 	}
 	return all, nil
 }

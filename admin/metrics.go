@@ -25,6 +25,9 @@ var _ prometheus.Collector = (*accountCollector)(nil)
 func (*accountCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- accountsDesc
 	ch <- activeDesc
+	ch <- activeSinceDesc
+	ch <- lastBegunDesc
+	ch <- lastProgressDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -51,5 +54,6 @@ func (c *accountCollector) Collect(ch chan<- prometheus.Metric) {
 			value = 1
 		}
 		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, value, d.Name)
+		collectWatch(ch, d)
 	}
 }

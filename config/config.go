@@ -251,6 +251,8 @@ type Migration struct {
 	CatchUp     Duration `koanf:"catch_up" default:"5m" doc:"How often accounts that have moved are looked at on the source for mail that arrived there since, until they are finished."`
 	SettleQuiet Duration `koanf:"settle_quiet" default:"5s" doc:"How long a target's folder must have been still before a batch that was cut off is settled: a server may commit after the connection was lost."`
 	Rate        Rate     `koanf:"rate" doc:"What may be taken from one source server, over all accounts. A source that says itself that it is asked too much is left alone for a while whatever stands here."`
+
+	AfterAccount []string `koanf:"after_account" doc:"A program, by its absolute path, and its arguments, that is run after each account that has moved, and again when it is finished (docs/operations.md). Default: none." example:"[/usr/local/bin/after-account]"`
 }
 
 // Rate bounds what is taken from one source server, over all accounts. 0 is no

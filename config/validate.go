@@ -39,6 +39,9 @@ func (s *settings) validate(c *Config) {
 	s.notNegative("migration.rate.messages", c.Migration.Rate.Messages)
 	s.notNegative("migration.rate.octets", c.Migration.Rate.Octets)
 	s.notNegative("migration.rate.connections", c.Migration.Rate.Connections)
+	if len(c.Migration.AfterAccount) > 0 {
+		s.command("migration.after_account", c.Migration.AfterAccount)
+	}
 	s.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	s.oneOf("log.format", c.Log.Format, "console", "json")
 }

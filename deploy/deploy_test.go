@@ -48,6 +48,15 @@ func TestAlertsAreRules(t *testing.T) {
 	}
 }
 
+// What the rules say of migrations that were forgotten or stand still.
+func TestAlertsFire(t *testing.T) {
+	cmd := exec.Command("promtool", "test", "rules", "left_active_test.yml", "standstill_test.yml")
+	cmd.Dir = "testdata"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("promtool: %v\n%s", err, out)
+	}
+}
+
 // A rule over a metric that was renamed never fires, and nobody notices.
 func TestAlertsUseMetricsThatExist(t *testing.T) {
 	registered := map[string]bool{}

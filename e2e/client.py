@@ -23,21 +23,28 @@ def text(value):
     return value
 
 
-def context():
+def context(request):
     # The certificates are the tests' own; who shows which is checked in Go.
     ctx = ssl.create_default_context()
     ctx.check_hostname = False
     ctx.verify_mode = ssl.CERT_NONE
+    if request.get("server_name"):  # another than the address that is connected to
+        wrap = ctx.wrap_socket
+        ctx.wrap_socket = lambda sock, server_hostname=None, **kw: wrap(sock, server_hostname=request["server_name"], **kw)
     return ctx
+
+
+def host(request):
+    return request.get("host") or "127.0.0.1"
 
 
 def imap(request):
     if request["tls"] == "implicit":
-        c = imaplib.IMAP4_SSL("127.0.0.1", request["port"], ssl_context=context(), timeout=30)
+        c = imaplib.IMAP4_SSL(host(request), request["port"], ssl_context=context(request), timeout=30)
     else:
-        c = imaplib.IMAP4("127.0.0.1", request["port"], timeout=30)
+        c = imaplib.IMAP4(host(request), request["port"], timeout=30)
         if request["tls"] == "starttls":
-            c.starttls(context())
+            c.starttls(context(request))
     c._encoding = "utf-8"  # or login() takes ASCII passwords only
     if request.get("sasl"):
         plain = "\0{}\0{}".format(request["user"], request["password"]).encode()
@@ -49,11 +56,11 @@ def imap(request):
 
 def pop3(request):
     if request["tls"] == "implicit":
-        c = poplib.POP3_SSL("127.0.0.1", request["port"], context=context(), timeout=30)
+        c = poplib.POP3_SSL(host(request), request["port"], context=context(request), timeout=30)
     else:
-        c = poplib.POP3("127.0.0.1", request["port"], timeout=30)
+        c = poplib.POP3(host(request), request["port"], timeout=30)
         if request["tls"] == "starttls":
-            c.stls(context())
+            c.stls(context(request))
     c.user(request["user"])
     c.pass_(request["password"])
     return c

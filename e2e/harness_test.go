@@ -362,13 +362,15 @@ func (p *proxy) awaitStateFor(deadline time.Duration, address, state string) acc
 
 // request is what client.py is asked.
 type request struct {
-	Op       string  `json:"op"`
-	Port     int     `json:"port"`
-	TLS      string  `json:"tls"` // none, starttls, implicit
-	User     string  `json:"user"`
-	Password string  `json:"password"`
-	SASL     bool    `json:"sasl"`
-	Commands [][]any `json:"commands,omitempty"`
+	Op         string  `json:"op"`
+	Host       string  `json:"host,omitempty"` // 127.0.0.1 unless given
+	Port       int     `json:"port"`
+	TLS        string  `json:"tls"`                   // none, starttls, implicit
+	ServerName string  `json:"server_name,omitempty"` // for SNI
+	User       string  `json:"user"`
+	Password   string  `json:"password"`
+	SASL       bool    `json:"sasl"`
+	Commands   [][]any `json:"commands,omitempty"`
 }
 
 // answer is what client.py says.

@@ -83,7 +83,7 @@ func TestKilledAtSpecialSteps(t *testing.T) {
 
 // Killed again and again at random moments of one copy.
 func TestKilledAtRandomMoments(t *testing.T) {
-	w := newKillWorld(t, 2000)
+	w := newKillWorld(t, 6000)
 	r := w.runner(t, 1000)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -17,7 +17,7 @@ type targetKind func(t *testing.T) (e endpoint, provision string, keeps func(vie
 
 // sourceKinds and targetKinds are the pairs that are to be equal after a move.
 var (
-	sourceKinds = map[string]sourceKind{"Dovecot": fromDovecot, "Courier": fromCourier, "Cyrus": fromCyrus}
+	sourceKinds = map[string]sourceKind{"Dovecot": fromDovecot, "Courier": fromCourier, "Cyrus": fromCyrus, "POP3": fromPOP3}
 	targetKinds = map[string]targetKind{"Dovecot": toDovecot, "Cyrus": toCyrus}
 )
 
@@ -53,6 +53,20 @@ func fromCyrus(t *testing.T) (endpoint, func(map[string]string) view) {
 	return cyrusEndpoint(c), looking(t, c.IMAP, "INBOX.", ".")
 }
 
+// fromPOP3 is a server that is reached over POP3 alone, and has folders besides,
+// which nobody sees. What it has is the INBOX as POP3 gives it, without flags and
+// dates.
+func fromPOP3(t *testing.T) (endpoint, func(map[string]string) view) {
+	d := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
+	d.AddUser(user, password)
+	fill(t, d.IMAP, user, password, "", targetSep, "Sent")
+	e := dovecotEndpoint(d)
+	e.imap = 0
+	return e, func(map[string]string) view {
+		return view{folders: map[string][]string{"INBOX": overPOP3(looking(t, d.IMAP, "", targetSep)(nil), oddities())}}
+	}
+}
+
 func toDovecot(t *testing.T) (endpoint, string, func(view) view) {
 	d := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
 	return dovecotEndpoint(d), fmt.Sprintf("{ driver: passwd-file, path: %s }", d.PasswdFile), nil
@@ -81,13 +95,21 @@ func moveBetween(t *testing.T, source sourceKind, target targetKind) {
 	if keeps != nil {
 		want = keeps(want)
 	}
-	sameMail(t, want, looking(t, to.imap, "", targetSep)(nil))
+	got := looking(t, to.imap, "", targetSep)(nil)
+	if from.imap == 0 {
+		got.folders["INBOX"], got.subscribed = overPOP3(got, nil), nil
+	}
+	sameMail(t, want, got)
 	if said, err := p.cli("verify", user, "--deep"); err != nil {
 		t.Errorf("%v\n%s", err, said)
 	}
 }
 
-// One pair of the matrix; the others take longer.
+// Two pairs of the matrix; the others take longer.
 func TestMoveFromCyrusToCyrus(t *testing.T) {
 	moveBetween(t, sourceKinds["Cyrus"], targetKinds["Cyrus"])
+}
+
+func TestMoveFromPOP3ToDovecot(t *testing.T) {
+	moveBetween(t, sourceKinds["POP3"], targetKinds["Dovecot"])
 }

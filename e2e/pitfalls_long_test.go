@@ -33,7 +33,7 @@ func TestAFolderOf200000(t *testing.T) {
 	p := newPairOf(t, "", "")
 	fillMaildir(t, p.source, user, 200_000, 1, func(r *rand.Rand) int { return 100 + r.IntN(200) })
 	p.move()
-	if a := p.awaitStateFor(15*time.Minute, user, "active"); a.Messages != 200_000 {
+	if a := p.awaitStateFor(20*time.Minute, user, "active"); a.Messages != 200_000 {
 		t.Errorf("%+v", a)
 	}
 	if kb := p.peakMemory(); kb > 100_000 {

@@ -3,7 +3,7 @@
 # Dovecot, mbsync, promtool, Python and a C compiler (for the race detector) by
 # apt-get, where they are missing, and Courier and Cyrus unpacked into
 # e2e/.servers, because neither can be installed beside Dovecot. No system
-# service is started.
+# service is started. "setup.sh long" has PostgreSQL and Postfix as well.
 # Does nothing when everything is there.
 set -eu
 cd "$(dirname "$0")"
@@ -39,10 +39,16 @@ need() { # need PROGRAM PACKAGE...: the packages are wanted if the program is no
 need dovecot dovecot-core
 need /usr/lib/dovecot/imap dovecot-imapd
 need /usr/lib/dovecot/pop3 dovecot-pop3d
+[ -e /usr/lib/dovecot/modules/auth/libdriver_sqlite.so ] || missing="$missing dovecot-sqlite"
 need mbsync isync
 need promtool prometheus
 need python3 python3
 need unshare util-linux
+if [ "${1:-}" = long ]; then
+	[ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || missing="$missing postgresql"
+	[ -e /usr/lib/dovecot/modules/auth/libdriver_pgsql.so ] || missing="$missing dovecot-pgsql"
+	/usr/bin/python3 -c 'import psycopg2' 2>/dev/null || missing="$missing python3-psycopg2"
+fi
 [ -n "$(command -v gcc || command -v clang || true)" ] || missing="$missing gcc libc6-dev"
 
 policy=/usr/sbin/policy-rc.d
@@ -103,6 +109,11 @@ cyrus_packages() {
 		sed -n 's/^Inst \(cyrus-[^ ]*\|sasl2-bin\|lib[^ ]*\) .*/\1/p' | grep .
 }
 
+postfix_packages() {
+	apt-get -s --no-install-recommends install postfix |
+		sed -n 's/^Inst \(postfix\|lib[^ ]*\) .*/\1/p' | grep .
+}
+
 download() { # PACKAGES: the function that lists them; into $scratch
 	names=$("$1") || return 1
 	# shellcheck disable=SC2086 # a list of packages
@@ -148,3 +159,4 @@ unpack() { # NAME PACKAGES PROGRAM...: the first program says whether it is ther
 unpack courier courier_packages $courier_programs
 # shellcheck disable=SC2086
 unpack cyrus cyrus_packages $cyrus_programs
+[ "${1:-}" != long ] || [ -e /usr/sbin/postmap ] || unpack postfix postfix_packages usr/sbin/postmap

@@ -166,6 +166,19 @@ func TestNothingComesBack(t *testing.T) {
 	if n := len(target.contents("Older")); n != 1 {
 		t.Errorf("%d late messages", n)
 	}
+	// Each message counts once, and goes on counting.
+	if st, err := b.store.Statistics(t.Context()); err != nil || st.MessagesMigrated != 150+30+40+1 {
+		t.Errorf("%d messages counted, %v", st.MessagesMigrated, err)
+	}
+	source.with(func() {
+		in := source.box("INBOX")
+		in.validity += 7
+		in.mails = in.mails[100:]
+	})
+	caughtUp(t, b.catchUp(t))
+	if st, err := b.store.Statistics(t.Context()); err != nil || st.MessagesMigrated != 150+30+40+1 {
+		t.Errorf("%d messages counted, %v", st.MessagesMigrated, err)
+	}
 }
 
 // A copy within the source is one message more, a move is none: also where

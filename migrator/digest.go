@@ -18,8 +18,8 @@ type digests struct {
 }
 
 // digester computes digests of what is written to it, in one go and without
-// keeping it. The canonical form has each of CRLF, LF and CR as one LF, NUL as
-// 0x80, and each octet above 127 in the header as X, because targets turn the
+// keeping it. The canonical form has each of CRLF, LF and CR as one LF, also
+// where several CR stand together (a Dovecot makes CRLF of CR CR LF), NUL as 0x80, and each octet above 127 in the header as X, because targets turn the
 // ones into the others.
 type digester struct {
 	full, canonical hash.Hash
@@ -43,6 +43,9 @@ func (d *digester) Write(p []byte) (int, error) {
 		switch {
 		case b == '\n' && d.afterCR:
 			d.afterCR = false
+			continue
+		case b == '\r' && d.afterCR:
+			d.fragile = true
 			continue
 		case d.afterCR: // a CR alone
 			d.fragile, d.afterCR = true, false

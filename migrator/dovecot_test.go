@@ -177,10 +177,6 @@ func (b *bench) untilDead(t testing.TB, o migrator.Options, local string, died <
 // runUntil runs a Migrator, prepared by some more.
 func (b *bench) runUntil(t testing.TB, o migrator.Options, local string, died <-chan struct{}, wanted func(store.Account) bool, prepare ...func(*migrator.Migrator)) store.Account {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	changes, unsubscribe := b.store.Subscribe(true)
-	defer unsubscribe()
 	m, err := migrator.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +188,16 @@ func (b *bench) runUntil(t testing.TB, o migrator.Options, local string, died <-
 	for _, f := range prepare {
 		f(m)
 	}
+	return b.untilOf(t, m, local, died, wanted)
+}
+
+// untilOf is untilDead with a Migrator that was made already.
+func (b *bench) untilOf(t testing.TB, m *migrator.Migrator, local string, died <-chan struct{}, wanted func(store.Account) bool) store.Account {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	changes, unsubscribe := b.store.Subscribe(true)
+	defer unsubscribe()
 	ended := make(chan error, 1)
 	work, stop := context.WithCancel(ctx)
 	go func() { ended <- m.Run(work) }()

@@ -189,16 +189,21 @@ func (j *job) tryTarget(ctx context.Context, password config.Secret) error {
 // sourceServer is where the copy reads: the source, over the first of its
 // protocols.
 func (j *job) sourceServer() (*upstream.Server, error) {
-	protocol := config.IMAP
-	if named := j.domain.Config.Source.Protocols; len(named) > 0 {
-		protocol = named[0]
-	}
+	protocol := copyProtocol(j.domain)
 	server := j.domain.Source.Over(protocol)
 	if server == nil {
 		return nil, &halt{state: store.Waiting, reason: errorInternal,
 			err: fmt.Errorf("the source has no %s in the settings: the copy reads over it", protocol)}
 	}
 	return server, nil
+}
+
+// copyProtocol is what the copy reads a domain's source over.
+func copyProtocol(domain *upstream.Domain) config.Protocol {
+	if named := domain.Config.Source.Protocols; len(named) > 0 {
+		return named[0]
+	}
+	return config.IMAP
 }
 
 // reader makes a source of a session that has been logged in; login gives

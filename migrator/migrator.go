@@ -54,6 +54,9 @@ type Options struct {
 	Grace time.Duration
 	// CredentialsMaxAge is how long a sealed password is kept after its last use.
 	CredentialsMaxAge time.Duration
+	// AfterAccount is the command, with its arguments, that is run after each
+	// account; empty for none.
+	AfterAccount []string
 	// Aliases says how further addresses of accounts are found, by domain. Those of
 	// a domain without an entry are not looked for.
 	Aliases map[string]*Aliases
@@ -73,6 +76,7 @@ type Migrator struct {
 	metrics   *metrics
 	memory    *memory
 	hosts     *hosts
+	after     *after // nil where no command is to be run
 	wake      chan struct{}
 	own       aliasresolve.Domains
 	names     map[string]string // of the domains, by their A-labels
@@ -80,6 +84,7 @@ type Migrator struct {
 	ioTimeout time.Duration
 	pop       popTimes
 	pause     func(attempts int) time.Duration
+	bulkLook  time.Duration
 }
 
 // New prepares a Migrator. The error says which option is missing.
@@ -109,8 +114,12 @@ func New(o Options) (*Migrator, error) {
 			own[ascii], names[ascii] = true, name
 		}
 	}
-	return &Migrator{o: o, own: own, names: names, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
-		pop: defaultPopTimes, pause: pause, lanes: maxLanes,
+	after, err := newAfter(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Migrator{o: o, own: own, names: names, after: after, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
+		pop: defaultPopTimes, pause: pause, bulkLook: bulkLook, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 
@@ -131,6 +140,12 @@ func (m *Migrator) Run(ctx context.Context) error {
 	defer all.Wait()
 	all.Go(func() { m.watch(ctx) })
 	all.Go(func() { m.janitor(ctx) })
+	all.Go(func() { m.lookout(ctx) })
+	if m.after != nil {
+		for range afterConcurrency {
+			all.Go(func() { m.runAfter(ctx) })
+		}
+	}
 	for range m.o.Concurrency {
 		all.Go(func() { m.worker(ctx) })
 	}
@@ -214,22 +229,32 @@ func (m *Migrator) worker(ctx context.Context) {
 func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
 	m.metrics.inWork.Inc()
 	defer m.metrics.inWork.Dec()
-	hard, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	hard, cancel := m.outlasting(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(m.o.Grace, func() { cancel(errStopped) })
-		context.AfterFunc(hard, func() { t.Stop() })
-	})()
 	var renewal sync.WaitGroup
 	defer renewal.Wait()
 	ended := make(chan struct{})
 	defer close(ended)
 	renewal.Go(func() { m.renew(hard, claim, ended, cancel) })
 
+	claim.RunAfter = m.after != nil
 	j := m.newJob(ctx, claim)
 	defer j.disconnect()
 	j.putDown(hard, j.run(hard))
 	m.settleCompletion(hard, j.id.Domain)
+	m.after.wakeOne()
+}
+
+// outlasting is a context for what may go on for Grace after ctx has ended; then
+// its cause is errStopped.
+func (m *Migrator) outlasting(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	hard, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(m.o.Grace, func() { cancel(errStopped) })
+		context.AfterFunc(hard, func() { t.Stop() })
+	})
+	context.AfterFunc(hard, func() { stop() })
+	return hard, cancel
 }
 
 // settleCompletion ends the completion of a domain if this was its last

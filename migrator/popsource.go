@@ -43,10 +43,11 @@ var defaultPopTimes = popTimes{session: 2 * time.Minute, idle: 5 * time.Second, 
 // popSource shows a maildrop as a source with one folder.
 type popSource struct {
 	login func(context.Context) (*upstream.Session, error)
-	claim *store.Claim
-	times popTimes
-	pause func(attempts int) time.Duration
-	log   *zap.Logger
+	// assign gives the messages of a listing their UIDs, see assignUIDs.
+	assign func(ctx context.Context, d *maildrop, names []string) (next uint32, byDigest bool, err error)
+	times  popTimes
+	pause  func(attempts int) time.Duration
+	log    *zap.Logger
 
 	mu       sync.Mutex // held while anything below is used
 	drop     maildrop
@@ -66,7 +67,10 @@ var _ sourceConn = (*popSource)(nil)
 // openPOP3 begins to read a maildrop on a session that has been logged in;
 // login gives further ones.
 func (j *job) openPOP3(ctx context.Context, session *upstream.Session, login func(context.Context) (*upstream.Session, error)) (sourceConn, error) {
-	p := &popSource{login: login, session: session, times: j.m.pop, pause: j.m.pause, log: j.log, claim: j.claim, drop: j.maildrop()}
+	p := &popSource{login: login, session: session, times: j.m.pop, pause: j.m.pause, log: j.log, drop: j.maildrop(),
+		assign: func(ctx context.Context, d *maildrop, names []string) (uint32, bool, error) {
+			return assignUIDs(ctx, j.claim, d, names)
+		}}
 	p.idle = time.AfterFunc(p.times.idle, p.letGo)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,10 +85,11 @@ func (j *job) openPOP3(ctx context.Context, session *upstream.Session, login fun
 	return p, nil
 }
 
-func (j *job) maildrop() maildrop {
-	m, account := j.m.memory, j.claim.Account.ID
-	return maildrop{timeout: j.m.ioTimeout, expireOK: j.domain.Config.Source.POP3ExpireOK,
-		doubtful: m.sizesWrong(account), doubt: func() { m.noteSizesWrong(account) }}
+func (j *job) maildrop() maildrop { return j.m.maildrop(j.claim.Account.ID, j.domain) }
+
+func (m *Migrator) maildrop(account int64, domain *upstream.Domain) maildrop {
+	return maildrop{timeout: m.ioTimeout, expireOK: domain.Config.Source.POP3ExpireOK,
+		doubtful: m.memory.sizesWrong(account), doubt: func() { m.memory.noteSizesWrong(account) }}
 }
 
 // ready makes sure that a session is open and listed.
@@ -137,7 +142,7 @@ func (p *popSource) begin(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.next, p.byDigest, err = assignUIDs(ctx, p.claim, &p.drop, names); err != nil {
+	if p.next, p.byDigest, err = p.assign(ctx, &p.drop, names); err != nil {
 		return err
 	}
 	p.byUID = make([]int, len(p.drop.messages))

@@ -426,7 +426,7 @@ func TestPOP3SessionsAreShort(t *testing.T) {
 	b.anna(t)
 	o := b.options(t)
 	a := b.runUntil(t, o, "anna", nil, func(a store.Account) bool { return slices.Contains(rest, a.State) },
-		func(m *migrator.Migrator) { m.ShortSessions(time.Millisecond, time.Minute) })
+		func(m *migrator.Migrator) { m.ShortSessions(time.Nanosecond, time.Minute) })
 	if a.State != store.Active {
 		t.Fatal(a.State, a.Reason)
 	}

@@ -23,39 +23,16 @@ const uidlMark = "\x00"
 // errUIDLsGone keeps messages from being taken for new ones.
 var errUIDLsGone = errors.New("the source's POP3 gave its messages unique-ids (UIDL) before, and refuses to give them now: see its log")
 
-// assignUIDs gives the messages of a maildrop UIDs of their own, and knows them
-// again by their UIDLs, the names. Those without one, and those that share one, it
-// knows by their digests besides: then it does not matter which of them leaves
-// first. New ones get the next UIDs in the order of the maildrop, which are
-// committed before anybody hears of them. byDigest says that every message had
-// to be read for it.
+// assignUIDs gives the messages of a maildrop UIDs, which are committed before
+// anybody hears of them. names are the messages' UIDLs; byDigest says that every
+// message had to be read for it.
 func assignUIDs(ctx context.Context, claim *store.Claim, d *maildrop, names []string) (next uint32, byDigest bool, err error) {
 	list, err := claim.UIDLs(ctx, popValidity)
 	if err != nil {
 		return 0, false, err
 	}
-	known := make(map[popName]uint32, len(list))
-	shared := map[string]bool{} // UIDLs that several messages had
-	next = 1
-	for _, x := range list {
-		known[popName{x.Name, x.Occurrence}] = x.SourceUID
-		next = max(next, x.SourceUID+1)
-		if uidl, _, marked := strings.Cut(x.Name, uidlMark); marked {
-			shared[uidl] = true
-		}
-	}
-	switch {
-	case shared[""]: // it had none when the first of them came
-		names = nil
-	case names == nil && len(known) > 0 && len(d.messages) > 0:
-		return 0, false, errUIDLsGone
-	}
-	byDigest = names == nil
-	if byDigest {
-		names = make([]string, len(d.messages))
-	}
-	a := &assignment{d: d, known: known, digests: make(map[int]store.Digest)}
-	if err := a.name(ctx, names, shared); err != nil {
+	a := newAssignment(list)
+	if byDigest, err = a.name(ctx, d, names); err != nil {
 		return 0, false, err
 	}
 	if err := a.relink(ctx, claim); err != nil {
@@ -64,49 +41,85 @@ func assignUIDs(ctx context.Context, claim *store.Claim, d *maildrop, names []st
 	if err := a.unmatch(ctx, claim); err != nil {
 		return 0, false, err
 	}
-	var fresh []store.UIDL
-	for i, n := range a.names {
-		uid, is := a.known[n]
-		if !is {
-			uid = next
-			next++
-			fresh = append(fresh, store.UIDL{Name: n.name, Occurrence: n.occurrence, SourceUIDValidity: popValidity, SourceUID: uid})
-		}
-		d.messages[i].uid = uid
-	}
-	return next, byDigest, claim.PutUIDLs(ctx, append(a.linked, fresh...))
+	fresh := a.number()
+	return a.next, byDigest, claim.PutUIDLs(ctx, append(a.linked, fresh...))
 }
 
-// assignment is one listing on its way to UIDs.
+// assignment gives the messages of a maildrop UIDs of their own, and knows them
+// again by their UIDLs, the names. Those without one, and those that share one, it
+// knows by their digests besides: then it does not matter which of them leaves
+// first. New ones get the next UIDs in the order of the maildrop.
 type assignment struct {
+	known  map[popName]uint32
+	shared map[string]bool // UIDLs that several messages had
+	next   uint32          // UIDNEXT
+
+	// The present listing on its way to UIDs.
 	d       *maildrop
-	known   map[popName]uint32
 	names   []popName // of the messages
 	digests map[int]store.Digest
 	linked  []store.UIDL // known under another name
 }
 
-// name finds out what each message is known by.
-func (a *assignment) name(ctx context.Context, names []string, shared map[string]bool) error {
+func newAssignment(list []store.UIDL) *assignment {
+	a := &assignment{known: make(map[popName]uint32, len(list)), shared: map[string]bool{}, next: 1}
+	for _, x := range list {
+		a.known[popName{x.Name, x.Occurrence}] = x.SourceUID
+		a.next = max(a.next, x.SourceUID+1)
+		if uidl, _, marked := strings.Cut(x.Name, uidlMark); marked {
+			a.shared[uidl] = true
+		}
+	}
+	return a
+}
+
+// name finds out what each message of a listing is known by.
+func (a *assignment) name(ctx context.Context, d *maildrop, names []string) (byDigest bool, err error) {
+	switch {
+	case a.shared[""]: // it had none when the first of them came
+		names = nil
+	case names == nil && len(a.known) > 0 && len(d.messages) > 0:
+		return false, errUIDLsGone
+	}
+	byDigest = names == nil
+	if byDigest {
+		names = make([]string, len(d.messages))
+	}
+	a.d, a.names, a.digests, a.linked = d, nil, make(map[int]store.Digest), nil
 	count := make(map[string]int, len(names))
 	for _, n := range names {
 		count[n]++
 	}
 	seen := map[string]int64{}
 	for i, n := range names {
-		if n != "" && count[n] == 1 && !shared[n] {
+		if n != "" && count[n] == 1 && !a.shared[n] {
 			a.names = append(a.names, popName{n, 0})
 			continue
 		}
 		digest, err := a.digest(ctx, i)
 		if err != nil {
-			return err
+			return false, err
 		}
 		n += uidlMark + string(digest[:])
 		a.names = append(a.names, popName{n, seen[n]})
 		seen[n]++
 	}
-	return nil
+	return byDigest, nil
+}
+
+// number gives each message its UID, and returns those that are new.
+func (a *assignment) number() (fresh []store.UIDL) {
+	for i, n := range a.names {
+		uid, is := a.known[n]
+		if !is {
+			uid = a.next
+			a.next++
+			a.known[n] = uid
+			fresh = append(fresh, store.UIDL{Name: n.name, Occurrence: n.occurrence, SourceUIDValidity: popValidity, SourceUID: uid})
+		}
+		a.d.messages[i].uid = uid
+	}
+	return fresh
 }
 
 // digest reads a message.

@@ -38,6 +38,8 @@ const (
 	stepAliasRemoved    = "alias.removed"
 	stepFinishBefore    = "finish.before"
 	stepFinished        = "finish.committed"
+	stepAfterBegun      = "after.begun"
+	stepAfterEnded      = "after.ended"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -66,6 +68,9 @@ func AliasSteps() []string {
 func LaterSteps() []string {
 	return []string{stepCatchUp, stepMoved, stepFinishBefore, stepFinished}
 }
+
+// AfterSteps lists the names of the steps around the command after an account.
+func AfterSteps() []string { return []string{stepAfterBegun, stepAfterEnded} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

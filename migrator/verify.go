@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"migproxy/config"
 	"migproxy/migrator/verify"
 	"migproxy/store"
 	"migproxy/upstream"
@@ -14,12 +15,13 @@ import (
 // may be nil.
 func (m *Migrator) Verify(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account {
 	return verify.Run(ctx, verify.Options{Store: m.o.Store, Account: a, Deep: deep, Timeout: m.ioTimeout, Progress: progress,
-		Source: m.verifyLogin(a, store.SideSource), Target: m.verifyLogin(a, store.SideTarget)})
+		Source: m.verifyLogin(a, store.SideSource, config.IMAP), SourceDrop: m.verifySource(a),
+		Target: m.verifyLogin(a, store.SideTarget, config.IMAP)})
 }
 
 // verifyLogin is how Verify gets onto a server. That a password is taken no
 // longer is noted by whoever has the claim, not here.
-func (m *Migrator) verifyLogin(a store.Account, which store.Side) verify.Login {
+func (m *Migrator) verifyLogin(a store.Account, which store.Side, protocol config.Protocol) verify.Login {
 	return func(ctx context.Context) (*upstream.Session, error) {
 		domain := m.o.Domains[a.Identity.Domain]
 		if domain == nil {
@@ -29,11 +31,12 @@ func (m *Migrator) verifyLogin(a store.Account, which store.Side) verify.Login {
 		if which == store.SideTarget {
 			side = domain.Target
 		}
-		if side.IMAP == nil {
-			return nil, fmt.Errorf("it has no imap in the settings (domains[].%s.imap), without which nothing can be compared", which)
+		server := side.Over(protocol)
+		if server == nil {
+			return nil, fmt.Errorf("it has no %s in the settings (domains[].%s.%s), without which nothing can be compared", protocol, which, protocol)
 		}
 		ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 		defer cancel()
-		return m.loginKept(ctx, a, which, side.IMAP, side.Master, func(context.Context) error { return nil })
+		return m.loginKept(ctx, a, which, server, side.Master, func(context.Context) error { return nil })
 	}
 }

@@ -275,7 +275,7 @@ func TestNewSaysWhichSettingIsWrong(t *testing.T) {
 		want string
 	}{
 		{config.Provision{}, `provision.driver: "" is not known; write exec, passwd-file or none`},
-		{config.Provision{Driver: config.DriverExec}, "provision.command: the driver exec needs a command; write the path of a program and its arguments"},
+		{config.Provision{Driver: config.DriverExec}, "provision.command: there is no command; write the path of a program and its arguments"},
 		{config.Provision{Driver: config.DriverExec, Command: []string{"/does/not/exist"}},
 			"provision.command: stat /does/not/exist: no such file or directory; name a program that may be executed"},
 		{config.Provision{Driver: config.DriverPasswdFile}, "provision.path: the driver passwd-file needs the path of Dovecot's passwd-file"},

@@ -50,7 +50,7 @@ type Account struct {
 	// Reason is why the account waits, failed or is in conflict, and what to do.
 	Reason string
 
-	Messages int64 // copied or recognised on the target
+	Messages int64 // copied or recognised on the target, each once whatever became of it since
 	Bytes    int64 // octets copied
 	Expected int64 // messages that the source had when last counted
 	SetAside int64 // messages in quarantine

@@ -121,6 +121,9 @@ func (s *Store) Begin(ctx context.Context, n NewAccount) (a Account, begun bool,
 // begin makes an account provisioning, or copying into what is there, due at
 // once.
 func (s *Store) begin(x *tx, id int64, n NewAccount, now time.Time) error {
+	if err := x.beginBulk(n.Identity.Domain, now); err != nil {
+		return err
+	}
 	state, origin := Provisioning, OriginUnknown
 	if n.Adopt {
 		state, origin = Copying, OriginAdopted

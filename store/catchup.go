@@ -61,6 +61,9 @@ func (c *Claim) Finish(ctx context.Context) error {
 		if a.State != Active || a.Finishing == NotFinishing || a.Finishing == FinishWhole && a.SetAside > 0 {
 			return ErrChanged
 		}
+		if err := c.noteAfter(x, Finished); err != nil {
+			return err
+		}
 		return x.erasePasswords(c.id)
 	}, `state = 'finished', finishing = '', reason = '', attempts = 0, caught_up_at = $1, needs_password = FALSE,
 		due = CASE WHEN woken THEN $1 ELSE 0 END, woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`)

@@ -13,9 +13,12 @@ import (
 // methods that write it are Refresh, SetOrigin, SetExpected, Release and Flip.
 type Claim struct {
 	Account Account // as it was when claimed; refreshed by the methods that write it
-	store   *Store
-	id      int64 // the account's
-	fence   int64
+	// RunAfter: Flip and Finish note that the administrator's command is to be
+	// run. It is set before the claim is used.
+	RunAfter bool
+	store    *Store
+	id       int64 // the account's
+	fence    int64
 }
 
 // TakeBack frees what a predecessor of this process held.
@@ -193,6 +196,9 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 		}
 		if a.PasswordVersion != passwordVersion || a.Moved() {
 			return ErrChanged
+		}
+		if err := c.noteAfter(x, to); err != nil {
+			return err
 		}
 		if to == Finished {
 			return x.erasePasswords(c.id)

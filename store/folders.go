@@ -42,9 +42,7 @@ func (s *Store) Folders(ctx context.Context, accountID int64) ([]FolderCounts, e
 
 // PutFolder adds a folder to the mapping (ID 0; it is set) or writes its
 // UIDVALIDITYs, subscription, Matched and SourceUIDNext. Two folders of an account never share
-// a source or a target name: such a folder is refused. With a new
-// SourceUIDValidity the account's count of messages becomes that of the ledger
-// under the new one.
+// a source or a target name: such a folder is refused.
 func (c *Claim) PutFolder(ctx context.Context, f *Folder) error {
 	id := f.ID
 	err := c.write(ctx, func(x *tx) error {
@@ -55,16 +53,10 @@ func (c *Claim) PutFolder(ctx context.Context, f *Folder) error {
 				[]any{c.id, []byte(f.Source), []byte(f.Target), f.Selectable, f.Subscribed,
 					plain(f.SpecialUse), f.SourceUIDValidity, f.TargetUIDValidity, f.Matched}, &id)
 		}
-		was, err := c.folder(x, f.ID)
-		if err != nil {
+		if _, err := c.folder(x, f.ID); err != nil {
 			return err
 		}
-		if was.SourceUIDValidity != f.SourceUIDValidity {
-			if err := c.recount(x, f.ID, was.SourceUIDValidity, f.SourceUIDValidity); err != nil {
-				return err
-			}
-		}
-		_, err = x.exec(`UPDATE folders SET subscribed = $1, source_uidvalidity = $2,
+		_, err := x.exec(`UPDATE folders SET subscribed = $1, source_uidvalidity = $2,
 			target_uidvalidity = $3, matched = $4, source_uidnext = $5 WHERE id = $6`,
 			f.Subscribed, f.SourceUIDValidity, f.TargetUIDValidity, f.Matched, f.SourceUIDNext, f.ID)
 		return err
@@ -84,14 +76,4 @@ func (c *Claim) folder(x *tx, id int64) (Folder, error) {
 		return f, fmt.Errorf("account %d has no folder %d", c.id, id)
 	}
 	return f, err
-}
-
-// recount moves the account's count of messages from one UIDVALIDITY of a
-// folder to another.
-func (c *Claim) recount(x *tx, folderID int64, from, to uint32) error {
-	_, err := x.exec(`UPDATE accounts SET messages = messages
-		+ (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $2 AND target_first > 0)
-		- (SELECT COALESCE(SUM(messages), 0) FROM runs WHERE folder_id = $1 AND source_uidvalidity = $3 AND target_first > 0)
-		WHERE id = $4`, folderID, to, from, c.id)
-	return err
 }

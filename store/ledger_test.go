@@ -93,7 +93,10 @@ func TestLedgerIsAMap(t *testing.T) {
 		rnd.Shuffle(len(done), func(a, b int) { done[a], done[b] = done[b], done[a] })
 		ok(t, c.Settle(t.Context(), f.ID, i, done))
 	}
-	past := 0
+	past, total := 0, 0
+	for _, l := range want {
+		total += len(l.messages)
+	}
 	for v, l := range want {
 		f.SourceUIDValidity = v
 		ok(t, c.PutFolder(t.Context(), &f))
@@ -113,7 +116,7 @@ func TestLedgerIsAMap(t *testing.T) {
 			t.Errorf("UIDVALIDITY %d: %d octets, want %d, or not in order", v, octets, l.octets)
 		}
 		ok(t, c.Refresh(t.Context()))
-		if c.Account.Messages != int64(len(l.messages)) || c.Account.Bytes != bytes {
+		if c.Account.Messages != int64(total) || c.Account.Bytes != bytes {
 			t.Errorf("counted %d messages, %d bytes", c.Account.Messages, c.Account.Bytes)
 		}
 		earlier, err := c.PastLedger(t.Context(), f.ID)
@@ -121,10 +124,6 @@ func TestLedgerIsAMap(t *testing.T) {
 		for _, r := range earlier {
 			past += len(r.Digests)
 		}
-	}
-	total := 0
-	for _, l := range want {
-		total += len(l.messages)
 	}
 	if past != total*(len(want)-1) {
 		t.Errorf("%d past messages of %d under %d UIDVALIDITYs", past, total, len(want))
@@ -188,6 +187,45 @@ func TestNothingIsRecordedTwice(t *testing.T) {
 	}
 }
 
+// A message of the target is counted once, however often the source numbers it
+// anew, and stays counted when the source has it no more.
+func TestMessagesAreCountedOnce(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	begin(t, s, "anna", "x")
+	c := claim(t, s)
+	f := folder(t, c, "INBOX")
+	recognised := func(first, n, shift uint32) []Message {
+		all := batch(first, n, shift)
+		for i := range all {
+			all[i].Appended = false
+		}
+		return all
+	}
+	for n, step := range []struct {
+		validity, target uint32 // UIDVALIDITYs
+		done             []Message
+		want             int64
+	}{
+		{1, 2, batch(1, 10, 100), 10},                                                        // target UIDs 101 to 110
+		{1, 2, recognised(20, 2, 100), 12},                                                   // 120 and 121: were there before
+		{7, 2, nil, 12},                                                                      // numbered anew
+		{7, 2, recognised(6, 5, 100), 12},                                                    // 106 to 110
+		{7, 2, batch(20, 3, 200), 15},                                                        // new ones
+		{7, 2, []Message{{SourceUID: 40, Digest: digest(1)}}, 15},                            // moved here from another folder
+		{3, 2, append(recognised(8, 3, 100), recognised(19, 3, 100)...), 16},                 // 108 to 110 and 119 to 121
+		{3, 9, recognised(50, 3, 51), 19},                                                    // the same UIDs in another folder of that name
+		{5, 2, append(recognised(1, 40, 90), Message{SourceUID: 99, TargetUID: 1}), 19 + 28}, // 91 to 130, 13 of them known, and 1
+	} {
+		f.SourceUIDValidity, f.TargetUIDValidity = step.validity, step.target
+		ok(t, c.PutFolder(t.Context(), &f))
+		ok(t, c.Settle(t.Context(), f.ID, nil, step.done))
+		ok(t, c.Refresh(t.Context()))
+		if c.Account.Messages != step.want || c.Account.Bytes > 130 {
+			t.Errorf("step %d: %d messages, want %d; %d bytes", n, c.Account.Messages, step.want, c.Account.Bytes)
+		}
+	}
+}
+
 func TestIntents(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	begin(t, s, "anna", "x")
@@ -216,12 +254,12 @@ func TestIntents(t *testing.T) {
 	}
 	ok(t, c.Settle(t.Context(), f.ID, &first, nil))
 	expect(t, c.Settle(t.Context(), f.ID, &first, nil), ErrChanged)
-	// What was sent under an earlier UIDVALIDITY is recorded there, and the
-	// account counts what it has under the present one.
+	// What was sent under an earlier UIDVALIDITY is recorded there, and is on
+	// the target all the same.
 	ok(t, c.Settle(t.Context(), f.ID, &second, batch(1, 3, 0)))
 	ok(t, c.Refresh(t.Context()))
 	runs, err := c.Ledger(t.Context(), f.ID)
-	if err != nil || len(runs) != 0 || c.Account.Messages != 0 || c.Account.Bytes != 30 {
+	if err != nil || len(runs) != 0 || c.Account.Messages != 3 || c.Account.Bytes != 30 {
 		t.Errorf("%v %+v %v", runs, c.Account, err)
 	}
 	if past, err := c.PastLedger(t.Context(), f.ID); err != nil || len(past) != 1 {

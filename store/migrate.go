@@ -34,7 +34,7 @@ func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun boo
 		case a.State == Waiting, a.State == Failed, a.State == Conflict:
 			begun = true
 			if err = s.moreOf(x, a, n, now); err == nil {
-				err = x.retry(a)
+				err = errors.Join(x.retry(a), x.beginBulk(a.Identity.Domain, now))
 			}
 		default:
 			return ErrChanged

@@ -30,31 +30,6 @@ func TestActiveIsSeededOnce(t *testing.T) {
 	active(s, false)
 }
 
-func TestStatistics(t *testing.T) {
-	s := openDir(t, t.TempDir())
-	st, err := s.Statistics(t.Context())
-	if err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 0 || len(st.Accounts) != len(States()) {
-		t.Errorf("%+v %v", st, err)
-	}
-	_, err = s.Note(t.Context(), identity("native"), Native)
-	ok(t, err)
-	if st, err = s.Statistics(t.Context()); err != nil || !st.StartedAt.IsZero() || st.MailboxesSeen != 1 {
-		t.Errorf("begun by a note: %+v %v", st, err)
-	}
-	for range 2 {
-		begin(t, s, strconv.FormatInt(st.MailboxesSeen, 10), "x")
-		c := claim(t, s)
-		f := folder(t, c, "INBOX")
-		ok(t, c.Settle(t.Context(), f.ID, nil, append(batch(1, 3, 0), Message{SourceUID: 9, TargetUID: 9, Octets: 1000})))
-		st, err = s.Statistics(t.Context())
-		ok(t, err)
-	}
-	if st.MessagesMigrated != 8 || st.BytesMigrated != 60 || st.Accounts[Provisioning] != 2 || st.Accounts[Native] != 1 ||
-		st.MailboxesMigrated != 0 || st.LastMailbox != "" || st.StartedAt.IsZero() {
-		t.Errorf("%+v", st)
-	}
-}
-
 func TestEvents(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	for n := 1; n <= 6; n++ {

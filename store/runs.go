@@ -59,7 +59,6 @@ func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Me
 		if err != nil {
 			return err
 		}
-		present := true // counted by the account
 		if i != nil {
 			n, err := x.exec("DELETE FROM intents WHERE id = $1 AND folder_id = $2", i.ID, folderID)
 			if err != nil {
@@ -69,18 +68,21 @@ func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Me
 				return ErrChanged
 			}
 			// What was sent belongs to the UIDVALIDITY of then.
-			present = i.SourceUIDValidity == f.SourceUIDValidity
 			f.SourceUIDValidity, f.TargetUIDValidity = i.SourceUIDValidity, i.TargetUIDValidity
 		}
 		if len(done) == 0 {
 			return nil
+		}
+		known, err := x.countKnown(f, done)
+		if err != nil {
+			return err
 		}
 		for _, r := range split(done) {
 			if err := x.addRun(f, r); err != nil {
 				return err
 			}
 		}
-		if err := c.progress(x, done, present); err != nil {
+		if err := c.progress(x, done, known); err != nil {
 			return err
 		}
 		if err := c.see(x, done); err != nil {
@@ -115,24 +117,69 @@ func (c *Claim) takeOut(x *tx, f Folder, done []Message) error {
 	return err
 }
 
-// progress counts what was settled.
-func (c *Claim) progress(x *tx, done []Message, present bool) error {
-	var messages, bytes int64
+// countKnown counts those messages, recognised on the target, that the ledger
+// has under another UIDVALIDITY of the source already.
+func (x *tx) countKnown(f Folder, done []Message) (known int64, err error) {
+	var uids []uint32
 	for _, m := range done {
-		if present && m.TargetUID != 0 {
+		if m.TargetUID != 0 && !m.Appended {
+			uids = append(uids, m.TargetUID)
+		}
+	}
+	if len(uids) == 0 {
+		return 0, nil
+	}
+	slices.Sort(uids)
+	// Two ranges of the primary key instead of one inequality, which would read
+	// the folder's whole ledger.
+	past, err := list(x.ctx, x, func(rows *sql.Rows) (r [2]uint32, err error) {
+		err = rows.Scan(&r[0], &r[1])
+		return r, err
+	}, `SELECT target_first, messages FROM runs WHERE folder_id = $1 AND source_uidvalidity < $2
+			AND target_uidvalidity = $3 AND target_first BETWEEN 1 AND $4 AND target_first + messages > $5
+		UNION ALL SELECT target_first, messages FROM runs WHERE folder_id = $1 AND source_uidvalidity > $2
+			AND target_uidvalidity = $3 AND target_first BETWEEN 1 AND $4 AND target_first + messages > $5`,
+		f.ID, f.SourceUIDValidity, f.TargetUIDValidity, uids[len(uids)-1], uids[0])
+	if err != nil {
+		return 0, err
+	}
+	seen := make([]bool, len(uids))
+	for _, r := range past {
+		first, n := r[0], r[1]
+		for i, _ := slices.BinarySearch(uids, first); i < len(uids) && uids[i]-first < n; i++ {
+			if !seen[i] {
+				seen[i] = true
+				known++
+			}
+		}
+	}
+	return known, nil
+}
+
+// progress counts what was settled: each message of the target once, of which
+// known were counted before.
+func (c *Claim) progress(x *tx, done []Message, known int64) error {
+	messages, appended, bytes := -known, int64(0), int64(0)
+	for _, m := range done {
+		if m.TargetUID != 0 {
 			messages++
 		}
 		if m.Appended {
+			appended++
 			bytes += m.Octets
 		}
 	}
+	now := time.Now()
 	if _, err := x.exec(`UPDATE accounts SET messages = messages + $1, bytes = bytes + $2,
 		attempts = 0, progress_at = $3, updated_at = $3 WHERE id = $4`,
-		messages, bytes, time.Now().UnixMilli(), c.id); err != nil {
+		messages, bytes, now.UnixMilli(), c.id); err != nil {
 		return err
 	}
-	_, err := x.written(c.id)
-	return err
+	a, err := x.written(c.id)
+	if err != nil || a.Moved() || appended == 0 {
+		return err
+	}
+	return x.pace(appended, bytes, now)
 }
 
 // split makes runs of messages that are sorted by source UID.

@@ -22,14 +22,20 @@ type UIDL struct {
 // UIDLs lists what POP3 names the account's messages under one UIDVALIDITY,
 // also those that have left the maildrop, by UID.
 func (c *Claim) UIDLs(ctx context.Context, validity uint32) ([]UIDL, error) {
-	return list(ctx, c.store.r, func(rows *sql.Rows) (UIDL, error) {
+	return c.store.UIDLs(ctx, c.id, validity)
+}
+
+// UIDLs is Claim.UIDLs, without a claim on the account. A copy may be going on
+// meanwhile.
+func (s *Store) UIDLs(ctx context.Context, accountID int64, validity uint32) ([]UIDL, error) {
+	return list(ctx, s.r, func(rows *sql.Rows) (UIDL, error) {
 		u := UIDL{SourceUIDValidity: validity}
 		var name []byte
 		err := rows.Scan(&name, &u.Occurrence, &u.SourceUID)
 		u.Name = string(name)
 		return u, err
 	}, `SELECT uidl, occurrence, source_uid FROM uidls
-		WHERE account_id = $1 AND source_uidvalidity = $2 ORDER BY source_uid, uidl, occurrence`, c.id, validity)
+		WHERE account_id = $1 AND source_uidvalidity = $2 ORDER BY source_uid, uidl, occurrence`, accountID, validity)
 }
 
 // putUIDLs is how many are written in one transaction, so that others wait little.

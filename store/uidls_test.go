@@ -32,6 +32,9 @@ func TestUIDLs(t *testing.T) {
 			t.Errorf("%d: got %v, want %v", validity, got, want)
 		}
 	}
+	if got, err := s.UIDLs(t.Context(), anna.Account.ID, 1); err != nil || !slices.Equal(got, first[:4]) {
+		t.Errorf("without a claim %v, %v", got, err)
+	}
 	if got, err := bert.UIDLs(t.Context(), 1); err != nil || !slices.Equal(got, []UIDL{{"00000001", 0, 1, 9}}) {
 		t.Errorf("got %v, %v", got, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"migproxy/admin"
+	"migproxy/cmd/migproxy/internal/report"
 	"migproxy/config"
 	"migproxy/migrator/imapwire"
 	"migproxy/store"
@@ -37,6 +38,7 @@ func newAccounts(connect connector) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "only accounts in this `state`: "+admin.StateNames())
+	offer(cmd, "state", strings.Split(admin.StateNames(), ", ")...)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -185,7 +187,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Mode", string(a.Mode)},
 		{"On the target", origin(a.Origin)},
 		{"Messages", progress(a.Account)},
-		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, octets(a.Bytes))},
+		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, report.Octets(a.Bytes))},
 		{"Set aside", count(a.SetAside)},
 		{"Altered by the target", count(a.AlteredTotal)},
 		{"Attempts without progress", count(int64(a.Attempts))},
@@ -242,7 +244,7 @@ func folderName(wire string) string {
 
 func setAsideRows(a admin.AccountDetail) (rows [][]string) {
 	for _, m := range a.SetAsideMessages {
-		rows = append(rows, []string{fmt.Sprintf("  %d", m.ID), folderName(m.Folder), fmt.Sprintf("UID %d", m.UID), octets(m.Octets), m.Reason})
+		rows = append(rows, []string{fmt.Sprintf("  %d", m.ID), folderName(m.Folder), fmt.Sprintf("UID %d", m.UID), report.Octets(m.Octets), m.Reason})
 	}
 	return rows
 }

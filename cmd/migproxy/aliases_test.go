@@ -28,7 +28,9 @@ func (w *world) findAliases(t *testing.T, local string, rulings ...store.AliasRu
 	if err := c.SetOrigin(ctx, store.OriginCreated); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.DecideAliases(ctx, "x", func(*store.AliasEvidence) (store.AliasRulings, error) { return store.AliasRulings{Aliases: rulings}, nil }); err != nil {
+	if _, err := c.DecideAliases(ctx, "x", func(*store.AliasEvidence) (store.AliasRulings, error) {
+		return store.AliasRulings{Aliases: rulings}, nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Release(ctx, store.Waiting, "", time.Time{}, false); err != nil {

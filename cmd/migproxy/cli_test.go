@@ -252,6 +252,42 @@ func TestStatusBeforePasswordsExpire(t *testing.T) {
 	golden(t, "status_expiring", out.String())
 }
 
+func TestStatusWhileCopying(t *testing.T) {
+	for _, c := range []struct {
+		rate      store.Rate
+		remaining store.Remaining
+		want      string
+	}{
+		{store.Rate{}, store.Remaining{}, "nothing was copied lately; 0 messages of 0 accounts"},
+		{store.Rate{Messages: 812.34, Bytes: 5 << 20, Seconds: 83}, store.Remaining{Accounts: 4, Uncounted: 1, Messages: 90000, Seconds: 111},
+			"812.3 messages/s, 5.0 MiB/s, over 1m23s of copying; 90000 messages of 4 accounts, 1 of them not counted yet, about 1m51s"},
+	} {
+		if got := showRate(c.rate) + "; " + showRemaining(c.remaining); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+func TestStatusIsLoud(t *testing.T) {
+	now := time.Now()
+	day := 24 * time.Hour
+	var out bytes.Buffer
+	err := writeDomains(&out, []admin.DomainStatus{
+		{Name: "forgotten.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40 * day), LastBegun: now.Add(-20*day - time.Hour), LeftActive: true}},
+		{Name: "unused.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40*day - time.Hour), LeftActive: true}},
+		{Name: "stuck.example", Setting: false, WatchStatus: admin.WatchStatus{
+			LastBegun: now, ToMove: 7, LastProgress: now.Add(-2 * time.Hour), StandsStill: true}},
+		{Name: "busy.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
+			ActiveSince: now.Add(-40 * day), LastBegun: now, ToMove: 7, LastProgress: now}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status_loud", out.String())
+}
+
 func TestExitStatus(t *testing.T) {
 	w := startWorld(t)
 	w.fill(t)

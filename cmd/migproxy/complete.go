@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"migproxy/admin"
 	"migproxy/store"
@@ -200,9 +198,8 @@ type completionBar struct {
 }
 
 func newCompletionBar(out io.Writer) *completionBar {
-	b := &completionBar{out: out}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		b.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.WithRefreshRate(100*time.Millisecond))
+	b := &completionBar{out: out, bars: newBars(out)}
+	if b.bars != nil {
 		b.bar = b.bars.New(0, mpb.BarStyle(), mpb.PrependDecorators(decor.Name("last passes ")),
 			mpb.AppendDecorators(decor.CountersNoUnit(" %d of %d accounts")))
 	}

@@ -73,7 +73,6 @@ func newRoot() *cobra.Command {
 		DisableSuggestions: true,
 		RunE:               commandMissing,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	var configFile string
 	root.PersistentFlags().StringVar(&configFile, "config", "", "the settings `file`")
 	load := func() (*config.Config, error) {
@@ -93,7 +92,7 @@ func newRoot() *cobra.Command {
 		newServe(load), newCheck(load), newDemo(),
 		newSwitch(connect, true), newSwitch(connect, false), newMigrate(load, connect), newComplete(connect), newStatus(connect),
 		newAccounts(connect), newAccount(connect), newAliases(connect), newVerify(connect), newLog(connect),
-		newVersion(),
+		newVersion(), newMan(),
 	)
 	return root
 }
@@ -103,6 +102,12 @@ type (
 	loader    func() (*config.Config, error)
 	connector func() (*admin.Client, error)
 )
+
+// offer has the shell complete a flag by one of these values.
+func offer(cmd *cobra.Command, flag string, values ...string) {
+	// Cannot fail: it is called once, where the flag was made.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
 
 func commandMissing(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -84,6 +84,8 @@ Ctrl-C leaves the work running on the server.`,
 	f.StringArrayVar(&o.aliases, "alias", nil, "a further `address` of the user; may be repeated")
 	f.StringVar(&o.mode, "mode", admin.MigrateAccounts, "what to do: "+strings.Join(admin.MigrateModes(), ", "))
 	f.BoolVar(&o.asJSON, "json", false, "print JSON: what became of each account")
+	offer(cmd, "format", userlist.Formats()...)
+	offer(cmd, "mode", admin.MigrateModes()...)
 	return cmd
 }
 

@@ -5,10 +5,13 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"migproxy/admin"
+	"migproxy/cmd/migproxy/internal/report"
 	"migproxy/store"
 )
 
@@ -79,6 +82,7 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 			text = fmt.Sprintf("*** THE MIGRATION OF %s IS ACTIVE: accounts move at their next login. ***\n"+
 				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
+		text += watchWarning(d)
 		if d.Active != d.Setting && !d.Finished {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
 				"change them so that they agree.\n", d.Setting)
@@ -88,6 +92,25 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 		}
 	}
 	return nil
+}
+
+// watchWarning says loudly that a migration was left active or stands still;
+// empty where it goes on as it should.
+func watchWarning(d admin.DomainStatus) string {
+	text := ""
+	if d.LeftActive {
+		since, what := d.ActiveSince, "it was started"
+		if d.LastBegun.After(since) {
+			since, what = d.LastBegun, "the last account began"
+		}
+		text += fmt.Sprintf("*** THE MIGRATION OF %s IS STILL ACTIVE, %d DAYS AFTER %s (%s). Was it forgotten? ***\n"+
+			"    If not: migproxy start --domain %s\n", d.Name, int(time.Since(since).Hours()/24), strings.ToUpper(what), showTime(since), d.Name)
+	}
+	if d.StandsStill {
+		text += fmt.Sprintf("*** THE MIGRATION OF %s STANDS STILL: %d ACCOUNTS ARE TO BE MOVED, AND NONE HAS MADE PROGRESS SINCE %s. ***\n"+
+			"    Why: migproxy accounts, migproxy log\n", d.Name, d.ToMove, showTime(d.LastProgress))
+	}
+	return text
 }
 
 func writeStatus(w io.Writer, s admin.Status) error {
@@ -109,8 +132,10 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Mailboxes failed", count(s.MailboxesFailed)},
 		{"Aliases created", count(s.AliasesCreated)},
 		{"Messages migrated", count(s.MessagesMigrated)},
-		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, octets(s.BytesMigrated))},
+		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, report.Octets(s.BytesMigrated))},
 		{"Last mailbox", last},
+		{"Rate", showRate(s.Rate)},
+		{"Remaining", showRemaining(s.Remaining)},
 		{"Errors", count(s.Errors)},
 		{"Accounts that need a password", count(s.NeedPassword)},
 	}

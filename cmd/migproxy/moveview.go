@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"migproxy/admin"
 	"migproxy/store"
@@ -26,9 +23,8 @@ type moveView struct {
 }
 
 func newMoveView(out io.Writer, total int) *moveView {
-	v := &moveView{out: out, total: total, bars: map[string]*mpb.Bar{}, states: map[string]store.State{}}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		v.progress = mpb.New(mpb.WithOutput(f), mpb.WithWidth(32), mpb.WithRefreshRate(100*time.Millisecond))
+	v := &moveView{out: out, total: total, bars: map[string]*mpb.Bar{}, states: map[string]store.State{}, progress: newBars(out)}
+	if v.progress != nil {
 		v.all = v.progress.New(int64(total), mpb.BarStyle(), mpb.BarPriority(1<<30),
 			mpb.PrependDecorators(decor.Name("all", decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(decor.CountersNoUnit("%d of %d accounts", decor.WCSyncSpace)))

@@ -117,6 +117,7 @@ func (h *house) build(registry *prometheus.Registry) error {
 		SettleQuiet:       h.Config.Migration.SettleQuiet.Std(),
 		CredentialsMaxAge: h.Config.State.CredentialsMaxAge.Std(),
 		Rate:              h.Config.Migration.Rate,
+		AfterAccount:      h.Config.Migration.AfterAccount,
 		Log:               h.Log.Named("migrator"), Metrics: registry, Step: stepHook,
 	})
 	if err != nil {

@@ -120,7 +120,8 @@ func TestServe(t *testing.T) {
 // A provision command that blocks is killed when the grace is over, with all
 // that it started, and its account goes on at the next start.
 func TestServeEndsWithACommandRunning(t *testing.T) {
-	cfg, err := config.Load(settingsFile(t, "127.0.0.1:1", "127.0.0.1:2"), nil)
+	source := imapServer(t, "ready", "IMAP4rev1 AUTH=PLAIN SASL-IR") // which lets everybody in
+	cfg, err := config.Load(settingsFile(t, source, "127.0.0.1:2"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

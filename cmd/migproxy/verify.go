@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"migproxy/admin"
 	"migproxy/cmd/migproxy/internal/report"
@@ -157,7 +155,7 @@ func writeVerified(w io.Writer, a *verify.Account, ofMany bool) error {
 	if a.Deep {
 		what = "in octets, flags and date"
 	}
-	line := fmt.Sprintf("%d of %d messages (%s) are the same on both servers %s", a.Total.Same, a.Total.SourceSide.Messages, octets(a.Total.SourceSide.Octets), what)
+	line := fmt.Sprintf("%d of %d messages (%s) are the same on both servers %s", a.Total.Same, a.Total.SourceSide.Messages, report.Octets(a.Total.SourceSide.Octets), what)
 	if remarks := a.Total.Remarks(); remarks != "" {
 		line += "; " + remarks
 	}
@@ -235,8 +233,10 @@ type verifyBar struct {
 }
 
 func (b *verifyBar) show(p verify.Progress) error {
-	f, ok := b.out.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if b.bars == nil {
+		b.bars = newBars(b.out)
+	}
+	if b.bars == nil {
 		if time.Since(b.told) < progressEvery {
 			return nil
 		}
@@ -245,8 +245,7 @@ func (b *verifyBar) show(p verify.Progress) error {
 			printable(p.Address), p.Read, p.Total, printable(folderName(p.Folder)))
 		return err
 	}
-	if b.bars == nil {
-		b.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.WithRefreshRate(100*time.Millisecond))
+	if b.bar == nil {
 		b.bar = b.bars.New(0, mpb.BarStyle(), mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(printable(p.Address)+" ")),
 			mpb.AppendDecorators(decor.CountersNoUnit(" %d of %d"), decor.Percentage(decor.WC{W: 6})))
@@ -258,9 +257,9 @@ func (b *verifyBar) show(p verify.Progress) error {
 
 // end takes the bar away.
 func (b *verifyBar) end() {
-	if b.bars != nil {
+	if b.bar != nil {
 		b.bar.Abort(true)
 		b.bars.Wait()
-		b.bars = nil
+		b.bars, b.bar = nil, nil
 	}
 }

@@ -214,6 +214,8 @@ func (x *session) list(command, pattern string) {
 	}
 }
 
+var headerFields = regexp.MustCompile(`\[HEADER\.FIELDS \([^)]*\)\]`)
+
 var dateField = regexp.MustCompile(`(?m)^Date: .*\r\n`)
 
 // fetch answers what a copier asks: the items of a listing, or bodies. The set
@@ -239,8 +241,8 @@ func (x *session) fetch(tag, set, items string, byUID bool) bool {
 		if byUID && !contains(set, m.UID) || !byUID && !contains(set, uint32(n)) || m.UID == f.Hides {
 			continue
 		}
-		if strings.Contains(items, "[HEADER.FIELDS (DATE)]") {
-			section = "BODY[HEADER.FIELDS (DATE)]"
+		if fields := headerFields.FindString(items); fields != "" { // these messages have no other that is asked for
+			section = "BODY" + fields
 			m.Octets = dateField.FindString(m.Octets) + "\r\n"
 		}
 		if f.Early {

@@ -19,6 +19,9 @@ type Options struct {
 	// Source and Target log the account in. Each may be called twice, and again
 	// when a connection was lost.
 	Source, Target Login
+	// SourceDrop, if set, begins to read a source over POP3, instead of Source. It
+	// may be called again when a connection was lost.
+	SourceDrop func(ctx context.Context) (Drop, error)
 	// Deep compares the octets of all messages.
 	Deep bool
 	// Timeout is how long a server may stay silent.
@@ -31,7 +34,7 @@ type Options struct {
 func Run(ctx context.Context, o Options) Account {
 	r := &run{Options: o, result: Account{Address: o.Account.Identity.Address(), State: string(o.Account.State),
 		FlippedAt: o.Account.FlippedAt, Deep: o.Deep, Began: time.Now(), Folders: []Folder{}},
-		source: &side{which: "source", login: o.Source, timeout: o.Timeout},
+		source: &side{which: "source", login: o.Source, drop: o.SourceDrop, timeout: o.Timeout},
 		target: &side{which: "target", login: o.Target, timeout: o.Timeout}}
 	r.progress = &progress{report: o.Progress, now: Progress{Address: r.result.Address}}
 	defer r.source.close()

@@ -55,6 +55,9 @@ func (c *comparison) judge(p pair) {
 
 // judgeFlags compares flags, as far as the target permits them and can be told.
 func (c *comparison) judgeFlags(p pair) bool {
+	if c.source.bare {
+		return true
+	}
 	source, target := c.source.flags(p.source), c.target.flags(p.target)
 	lacks, has := flagDifference(source, target)
 	if len(lacks)+len(has) == 0 {

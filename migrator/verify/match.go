@@ -161,11 +161,11 @@ func (c *comparison) toRead() (source, target []int32) {
 	if c.deep {
 		return indices(len(c.source.messages)), indices(len(c.target.messages))
 	}
-	surplus, loose := bySize(c.target, c.surplus), bySize(c.target, c.past)
-	for size, list := range surplus {
-		loose[size] = append(loose[size], list...)
-	}
+	surplus, loose := bySize(c.target, c.surplus), bySize(c.target, c.loose())
 	seen := map[int64]bool{}
+	if unpaired := c.unpaired(); c.source.bare && len(unpaired) > 0 {
+		source, target = unpaired, c.loose()
+	}
 	for _, s := range c.unpaired() {
 		size := c.source.messages[s].octets
 		if len(loose[size]) > 0 {
@@ -202,6 +202,16 @@ func (c *comparison) toRead() (source, target []int32) {
 	return slices.Compact(source), slices.Compact(target)
 }
 
+// loose are the messages of the target that may be one of the source which the
+// ledger does not pair. A source without UIDs of its own has named a message anew
+// where the ledger has it as gone.
+func (c *comparison) loose() []int32 {
+	if c.source.bare {
+		return slices.Concat(c.past, c.surplus, c.gone)
+	}
+	return slices.Concat(c.past, c.surplus)
+}
+
 // unpaired are the messages of the source for which the ledger names none of
 // the target that is there.
 func (c *comparison) unpaired() []int32 {
@@ -234,7 +244,7 @@ func indices(n int) []int32 {
 // that has given them new UIDs, as a multiset.
 func (c *comparison) matchByOctets() {
 	free := map[[32]byte][]int32{}
-	for _, t := range slices.Concat(c.past, c.surplus) {
+	for _, t := range c.loose() {
 		if sum, ok := c.target.sum(t); ok {
 			free[sum] = append(free[sum], t)
 		}
@@ -260,6 +270,6 @@ func (c *comparison) matchByOctets() {
 		return
 	}
 	left := func(t int32) bool { return taken[t] }
-	c.past, c.surplus = slices.DeleteFunc(c.past, left), slices.DeleteFunc(c.surplus, left)
+	c.past, c.surplus, c.gone = slices.DeleteFunc(c.past, left), slices.DeleteFunc(c.surplus, left), slices.DeleteFunc(c.gone, left)
 	c.f.Notes = append(c.f.Notes, fmt.Sprintf("%d messages were recognised by their octets: the ledger has other UIDs for them, or none.", len(taken)))
 }

@@ -2,7 +2,7 @@
 // message by message, by the ledger of the copy. Both sides are read by
 // go-imap, which is not the copier's reader, and nothing is written on either:
 // EXAMINE and BODY.PEEK alone. What go-imap cannot read, or leaves out, is read
-// by the copier's reader, and the result says so.
+// by the copier's reader, and the result says so; so is a source over POP3.
 package verify
 
 import (

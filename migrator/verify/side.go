@@ -31,6 +31,7 @@ const (
 type side struct {
 	which   string // "source" or "target"
 	login   Login
+	drop    func(context.Context) (Drop, error) // if set, it is read over POP3, by nothing else
 	timeout time.Duration
 
 	server        string // host:port that was reached
@@ -60,10 +61,14 @@ func isLogin(err error) bool {
 func (s *side) connect(ctx context.Context) (*upstream.Session, error) {
 	session, err := s.login(ctx)
 	if err != nil {
-		return nil, loginError{fmt.Errorf("the %s: %w", s.which, err)}
+		return nil, s.notLoggedIn(err)
 	}
 	s.server = session.Server
 	return session, nil
+}
+
+func (s *side) notLoggedIn(err error) error {
+	return loginError{fmt.Errorf("the %s: %w", s.which, err)}
 }
 
 // open gives a connection of go-imap's or of the copier's; fresh says that it
@@ -73,18 +78,33 @@ func (s *side) open(ctx context.Context, byWire bool) (l *link, fresh bool, err 
 	if *at != nil {
 		return *at, false, nil
 	}
-	session, err := s.connect(ctx)
+	r, err := s.reader(ctx, byWire)
 	if err != nil {
 		return nil, false, err
 	}
-	l = &link{}
-	if byWire {
-		l.reader = newWire(session, s.timeout)
-	} else {
-		l.reader = newLibrary(session, s.timeout)
-	}
+	l = &link{reader: r}
 	*at = l
 	return l, true, nil
+}
+
+func (s *side) reader(ctx context.Context, byWire bool) (reader, error) {
+	if s.drop != nil {
+		d, err := s.drop(ctx)
+		if err != nil {
+			return nil, s.notLoggedIn(err)
+		}
+		s.server = d.Server()
+		return newDropReader(d), nil
+	}
+	session, err := s.connect(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case byWire:
+		return newWire(session, s.timeout), nil
+	default:
+		return newLibrary(session, s.timeout), nil
+	}
 }
 
 func (s *side) at(byWire bool) **link {
@@ -159,6 +179,10 @@ func (s *side) folders(ctx context.Context) (boxes []mailbox, notes []string, er
 		boxes, err = personal(ctx, l)
 		return err
 	}
+	if s.drop != nil {
+		err = s.try(ctx, true, list)
+		return boxes, []string{noteDrop}, err
+	}
 	if err = s.try(ctx, false, list); final(ctx, err) {
 		return boxes, nil, err
 	}
@@ -174,6 +198,10 @@ func (s *side) read(ctx context.Context, name string) (v *view, notes []string, 
 			l.folder = name
 		}
 		return err
+	}
+	if s.drop != nil {
+		err = s.try(ctx, true, read)
+		return v, []string{noteBare}, err
 	}
 	why := s.givenUp()
 	if why == "" && !canName(name) {
@@ -213,7 +241,7 @@ func (s *side) digest(ctx context.Context, name string, v *view, list []int32, d
 		if reason == "" && !canName(name) {
 			reason = "it cannot send this name"
 		}
-		if reason == "" {
+		if reason == "" && s.drop == nil {
 			if err = d.by(ctx, false); isLogin(err) || ctx.Err() != nil {
 				return notes, err
 			}
@@ -236,7 +264,7 @@ func (s *side) digest(ctx context.Context, name string, v *view, list []int32, d
 			why = reason
 		}
 	}
-	if byWire > 0 {
+	if byWire > 0 && s.drop == nil {
 		notes = append(notes, s.note(fmt.Sprintf("The text of %d messages", byWire), why))
 	}
 	return notes, nil

@@ -26,6 +26,9 @@ type message struct {
 type view struct {
 	uidValidity uint32
 	messages    []message // by UID
+	// bare says that it came over POP3, which tells neither flags nor dates, and
+	// often wrong sizes.
+	bare bool
 	// sets are the different sets of flags.
 	sets  []string
 	index map[string]uint32

@@ -30,6 +30,13 @@ CREATE INDEX accounts_due ON accounts (due) WHERE due > 0;
 
 CREATE INDEX accounts_state ON accounts (state);
 
+CREATE TABLE after_runs (
+    id         INTEGER PRIMARY KEY,
+    account_id BIGINT NOT NULL REFERENCES accounts (id),
+    state      TEXT NOT NULL,
+    tries      BIGINT NOT NULL DEFAULT 0
+);
+
 CREATE TABLE aliases (
     account_id BIGINT NOT NULL REFERENCES accounts (id),
     address    TEXT NOT NULL,
@@ -37,7 +44,7 @@ CREATE TABLE aliases (
     state      TEXT NOT NULL,
     reason     TEXT NOT NULL,
     evidence   TEXT NOT NULL,
-    updated_at BIGINT NOT NULL, there BOOLEAN NOT NULL DEFAULT FALSE,
+    updated_at BIGINT NOT NULL,
     PRIMARY KEY (account_id, address)
 );
 
@@ -73,7 +80,7 @@ CREATE TABLE "credentials" (
 CREATE TABLE domains (
     name   TEXT PRIMARY KEY,
     active BOOLEAN NOT NULL
-, finished BOOLEAN NOT NULL DEFAULT FALSE, completing TEXT NOT NULL DEFAULT '');
+, finished BOOLEAN NOT NULL DEFAULT FALSE, completing TEXT NOT NULL DEFAULT '', active_since BIGINT NOT NULL DEFAULT 0, bulk_since BIGINT NOT NULL DEFAULT 0, left_active_told_at BIGINT NOT NULL DEFAULT 0, standstill_told_at BIGINT NOT NULL DEFAULT 0);
 
 CREATE TABLE events (
     id      INTEGER PRIMARY KEY,
@@ -113,6 +120,13 @@ CREATE INDEX intents_folder ON intents (folder_id);
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value BYTEA NOT NULL
+);
+
+CREATE TABLE pace (
+    slot     INTEGER PRIMARY KEY,
+    minute   BIGINT NOT NULL,
+    messages BIGINT NOT NULL,
+    bytes    BIGINT NOT NULL
 );
 
 CREATE TABLE quarantine (
@@ -159,23 +173,6 @@ CREATE TABLE runs (
     appended           BOOLEAN NOT NULL,
     digests            BYTEA NOT NULL,
     PRIMARY KEY (folder_id, source_uidvalidity, source_first)
-);
-
-CREATE TABLE sightings (
-    account_id BIGINT NOT NULL REFERENCES accounts (id),
-    address    TEXT NOT NULL,
-    headers    TEXT NOT NULL,
-    weighs     BOOLEAN NOT NULL,
-    messages   BIGINT NOT NULL,
-    PRIMARY KEY (account_id, address, headers)
-);
-
-CREATE INDEX sightings_address ON sightings (address) WHERE weighs;
-
-CREATE TABLE tallies (
-    account_id BIGINT PRIMARY KEY REFERENCES accounts (id),
-    forgotten  BIGINT NOT NULL,
-    decided    TEXT NOT NULL
 );
 
 CREATE TABLE uidls (

@@ -24,7 +24,7 @@ import (
 var files embed.FS
 
 var page = template.Must(template.New("").Funcs(template.FuncMap{
-	"number": number, "octets": octets, "folder": folder, "text": printable, "moment": moment,
+	"number": number, "octets": Octets, "folder": folder, "text": printable, "moment": moment,
 	"remarks": func(c verify.Counts) string { return c.Remarks() }, "short": func(sum string) string { return sum[:min(len(sum), 16)] },
 }).ParseFS(files, "report.html"))
 
@@ -211,7 +211,8 @@ func number(n int64) string {
 	return b.String()
 }
 
-func octets(n int64) string {
+// Octets shows a number of octets with the usual units.
+func Octets(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
