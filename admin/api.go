@@ -99,6 +99,8 @@ type AccountDetail struct {
 	Account
 	// LoginAliases are the further names under which its owner logs in.
 	LoginAliases []LoginAlias `json:"login_aliases"`
+	// Aliases are its further addresses, those that it may not have as well.
+	Aliases []Alias `json:"aliases"`
 	// Folders are those of the copy, in its order.
 	Folders []Folder `json:"folders"`
 	// SetAsideMessages are the messages that the target refused.

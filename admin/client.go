@@ -61,29 +61,34 @@ func (c *Client) SetActive(ctx context.Context, domain string, active bool) (d [
 
 // Accounts calls f for each account in a state, or for all, ordered by address.
 func (c *Client) Accounts(ctx context.Context, state store.State, f func(Account) error) error {
+	return listed(ctx, c, "/v1/accounts?state="+url.QueryEscape(string(state)), "accounts", f)
+}
+
+// listed calls f for each entry of a list, as they come.
+func listed[T any](ctx context.Context, c *Client, path, what string, f func(T) error) error {
 	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
 	defer cancel()
-	body, err := c.open(ctx, http.MethodGet, "/v1/accounts?state="+url.QueryEscape(string(state)))
+	body, err := c.open(ctx, http.MethodGet, path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
 	dec := json.NewDecoder(body)
 	if _, err := dec.Token(); err != nil { // [
-		return fmt.Errorf("list of accounts: %w", err)
+		return fmt.Errorf("list of %s: %w", what, err)
 	}
 	for dec.More() {
-		var a Account
-		if err := dec.Decode(&a); err != nil {
-			return fmt.Errorf("list of accounts: %w", err)
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return fmt.Errorf("list of %s: %w", what, err)
 		}
-		if err := f(a); err != nil {
+		if err := f(v); err != nil {
 			return err
 		}
 	}
 	// Without the end of the list there were more.
 	if _, err := dec.Token(); err != nil {
-		return fmt.Errorf("the server broke off the list of accounts; see its log: %w", err)
+		return fmt.Errorf("the server broke off the list of %s; see its log: %w", what, err)
 	}
 	return nil
 }

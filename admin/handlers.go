@@ -51,6 +51,9 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("DELETE /v1/accounts/{address}/login-aliases", answer(s, s.removeLoginAlias))
 	mux.HandleFunc("POST /v1/accounts/states", answer(s, s.states))
 	mux.HandleFunc("POST /v1/migrate", s.migrate)
+	mux.HandleFunc("GET /v1/aliases", s.aliases)
+	mux.HandleFunc("POST /v1/aliases/{address}/approve", answer(s, s.judgeAlias(s.approve, "approved")))
+	mux.HandleFunc("POST /v1/aliases/{address}/reject", answer(s, s.judgeAlias(s.Store.RejectAlias, "rejected")))
 	mux.HandleFunc("GET /v1/accounts/{address}/set-aside/{id}", s.setAsideOctets)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/verify", s.verify)
@@ -193,26 +196,33 @@ func (s *Server) accounts(w http.ResponseWriter, r *http.Request) {
 
 // writeAccounts writes the list of which page is the beginning.
 func (s *Server) writeAccounts(ctx context.Context, w io.Writer, state store.State, page []store.Account) error {
+	return writePages(w, page, accountsPage, s.viewAccount, func(last store.Account) ([]store.Account, error) {
+		return s.readAccounts(ctx, state, last.Identity.Address())
+	})
+}
+
+// writePages writes a JSON list page by page; one that is not full is the last.
+func writePages[S, V any](w io.Writer, page []S, full int, view func(S) V, next func(last S) ([]S, error)) error {
 	if _, err := io.WriteString(w, "["); err != nil {
 		return err
 	}
 	out, separator := json.NewEncoder(w), ""
 	for {
-		for _, a := range page {
+		for _, v := range page {
 			if _, err := io.WriteString(w, separator); err != nil {
 				return err
 			}
-			if err := out.Encode(s.viewAccount(a)); err != nil {
+			if err := out.Encode(view(v)); err != nil {
 				return err
 			}
 			separator = ","
 		}
-		if len(page) < accountsPage {
+		if len(page) < full {
 			_, err := io.WriteString(w, "]")
 			return err
 		}
 		var err error
-		if page, err = s.readAccounts(ctx, state, page[len(page)-1].Identity.Address()); err != nil {
+		if page, err = next(page[len(page)-1]); err != nil {
 			return err
 		}
 	}
@@ -292,11 +302,15 @@ func (s *Server) account(ctx context.Context, r *http.Request) (AccountDetail, e
 	if err != nil {
 		return AccountDetail{}, err
 	}
+	aliases, err := s.Store.AccountAliases(ctx, a.ID)
+	if err != nil {
+		return AccountDetail{}, err
+	}
 	events, err := s.Store.LastEvents(ctx, a.Identity.Address(), eventsShown)
 	if err != nil {
 		return AccountDetail{}, err
 	}
-	d := AccountDetail{Account: s.viewAccount(a), LoginAliases: views(names, viewLoginAlias), Folders: views(folders, viewFolder),
+	d := AccountDetail{Account: s.viewAccount(a), LoginAliases: views(names, viewLoginAlias), Aliases: views(aliases, viewAlias), Folders: views(folders, viewFolder),
 		SetAsideMessages: views(aside, viewSetAside), Altered: views(altered, viewAltered), Events: views(events, viewEvent)}
 	for _, f := range folders {
 		d.AlteredTotal += f.Altered

@@ -108,9 +108,9 @@ func hostName(name []byte) bool {
 	return !afterDot && len(name) <= maxDomain
 }
 
-// base is an address without a subaddress (RFC 5233): anna+shop@example.com
+// Base is an address without a subaddress (RFC 5233): anna+shop@example.com
 // reaches anna@example.com, on servers which know subaddresses.
-func base(address string) string {
+func Base(address string) string {
 	local, domain, _ := strings.Cut(address, "@")
 	user, _, found := strings.Cut(local, "+")
 	if !found || user == "" {

@@ -88,6 +88,9 @@ func (r Rules) delivery() Headers {
 	return h
 }
 
+// Shows reports whether headers show an address so that it counts in Shown.
+func (r Rules) Shows(h Headers) bool { return h&(r.delivery()|From) != 0 }
+
 // Mailbox is what a decision is about.
 type Mailbox struct {
 	Login string // the account's canonical address, as the store has it
@@ -114,7 +117,7 @@ type Shown map[string][]string
 // count however few messages show them, and whatever the mode.
 func (s Shown) Add(m Mailbox, r Rules) {
 	for _, n := range m.Tally.Counts {
-		if n.Headers&(r.delivery()|From) != 0 && r.Domains.Own(n.Address) && !slices.Contains(s[n.Address], m.Login) {
+		if r.Shows(n.Headers) && r.Domains.Own(n.Address) && !slices.Contains(s[n.Address], m.Login) {
 			s[n.Address] = append(s[n.Address], m.Login)
 		}
 	}
@@ -249,7 +252,7 @@ func (j judge) reason(c Claim) (Reason, []string) {
 	if reason, by := j.others(c.Address); reason != 0 {
 		return reason, by
 	}
-	if user := base(c.Address); user != c.Address {
+	if user := Base(c.Address); user != c.Address {
 		// The server hands both to the same user, unless it knows no subaddresses.
 		if reason, by := j.others(user); reason != 0 {
 			return reason, by
@@ -284,7 +287,7 @@ func (j judge) others(address string) (Reason, []string) {
 // shows reports whether the mailbox itself shows an address.
 func (j judge) shows(address string) bool {
 	return slices.ContainsFunc(j.mailbox.Tally.Counts, func(n Count) bool {
-		return n.Address == address && n.Headers&(j.rules.delivery()|From) != 0
+		return n.Address == address && j.rules.Shows(n.Headers)
 	})
 }
 

@@ -25,6 +25,9 @@ func (s *settings) complete(c *Config) {
 		if d := &c.Domains[i]; d.Target.Provision.Driver == DriverNone && !s.written[fmt.Sprintf("domains[%d].adopt", i)] {
 			d.Adopt = true
 		}
+		if a := &c.Domains[i].Aliases; !s.written[fmt.Sprintf("domains[%d].aliases.approval", i)] {
+			a.Approval = a.AccountsFile == ""
+		}
 	}
 }
 

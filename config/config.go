@@ -117,7 +117,9 @@ type Domain struct {
 	Target     Target     `koanf:"target" doc:"The new server. A protocol without a section is not served by it. IMAP is needed in mode accounts."`
 	Mode       Mode       `koanf:"mode" default:"accounts" doc:"What the login of an account that only the source knows begins: accounts creates it on the target and copies its mail; passwords sets the password on the target and copies nothing."`
 	Adopt      bool       `koanf:"adopt" default:"false" doc:"Copy mail into accounts that the target has already, if both servers take the same password. Otherwise such accounts are left alone. Default with the driver none: true."`
-	AccessMode AccessMode `koanf:"access_mode" default:"username" doc:"How an account's addresses are found: username takes the login name as the address."`
+	AccessMode AccessMode `koanf:"access_mode" default:"username" doc:"How an account's addresses are found: username takes the login name as the address; standard finds one more, that which its user writes from most; extended finds every address that its mail was delivered to. docs/aliases.md says how."`
+	Extended   Extended   `koanf:"extended" doc:"extended: headers that are no evidence, for sources that write them wrongly."`
+	Aliases    Aliases    `koanf:"aliases" doc:"standard and extended: what is done with addresses that are found."`
 	Parking    Parking    `koanf:"parking" doc:"What a user gets while his mail is copied."`
 	Wave       Wave       `koanf:"wave" doc:"Which accounts may migrate now; the others stay at the source. Patterns are matched against the whole address, whatever its case; * stands for any run of characters."`
 }
@@ -135,7 +137,24 @@ const (
 type AccessMode string
 
 // The values of AccessMode.
-const AccessUsername AccessMode = "username" // the login name is the address
+const (
+	AccessStandard AccessMode = "standard" // and the address that its user writes from
+	AccessUsername AccessMode = "username" // the login name is the address
+	AccessExtended AccessMode = "extended" // and every address that its mail was delivered to
+)
+
+// Extended are the sub-modes of AccessExtended.
+type Extended struct {
+	IgnoreXEnvelopeTo bool `koanf:"ignore_x_envelope_to" default:"false" doc:"Leave out X-Envelope-To."`
+	IgnoreReceived    bool `koanf:"ignore_received" default:"false" doc:"Leave out the for clause of Received."`
+}
+
+// Aliases says what is done with addresses that are found.
+type Aliases struct {
+	Minimum      int    `koanf:"minimum" default:"3" doc:"How many messages must show an address."`
+	Approval     bool   `koanf:"approval" doc:"Whether an address is proposed only, for the administrator to decide (migproxy aliases). Without an accounts file it always is. Default: true without an accounts file, false with one."`
+	AccountsFile string `koanf:"accounts_file" doc:"A file with all accounts of the source, one a line, by their addresses; further addresses that are known may follow. What is another account's there is never claimed. It is read at the start." example:"/etc/migproxy/accounts"`
+}
 
 // Source is the old server of a domain. A protocol that is nil is not served
 // by it.

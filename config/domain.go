@@ -38,6 +38,7 @@ func (s *settings) domains(c *Config) {
 			s.report(key+".mode", "passwords cannot be set with the driver none; name another driver under target.provision")
 		}
 		s.parking(key+".parking", d.Parking)
+		s.aliases(key+".aliases", d.Aliases)
 	}
 }
 
@@ -174,6 +175,16 @@ func (s *settings) command(key string, command []string) {
 		s.report(key, "%s cannot be run (%v); name a program that is there", program, cause(err))
 	case info.IsDir() || info.Mode()&0o111 == 0:
 		s.report(key, "%s cannot be run; name a program, and make it executable (chmod +x)", program)
+	}
+}
+
+func (s *settings) aliases(key string, a Aliases) {
+	s.positive(key+".minimum", int64(a.Minimum))
+	switch {
+	case a.AccountsFile != "":
+		s.readableFile(key+".accounts_file", a.AccountsFile)
+	case !a.Approval:
+		s.report(key+".approval", "cannot be false without a list of the source's accounts; name one under accounts_file, or take this away")
 	}
 }
 

@@ -102,7 +102,7 @@ func TestDefaults(t *testing.T) {
 				Master:    config.Master{Style: config.MasterAuthzid},
 				Provision: config.Provision{Driver: config.DriverExec, Command: []string{"/bin/sh"}, Timeout: config.Duration(30 * time.Second)},
 			},
-			Mode: config.ModeAccounts, AccessMode: config.AccessUsername,
+			Mode: config.ModeAccounts, AccessMode: config.AccessUsername, Aliases: config.Aliases{Minimum: 3, Approval: true},
 			Parking: config.Parking{Mode: config.ParkNotice, Max: config.Duration(time.Hour)},
 			Wave:    config.Wave{Include: []string{"*"}},
 		}},

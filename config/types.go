@@ -139,7 +139,9 @@ func (MasterStyle) Values() []string {
 func (Mode) Values() []string { return []string{string(ModeAccounts), string(ModePasswords)} }
 
 // Values lists what may be written.
-func (AccessMode) Values() []string { return []string{string(AccessUsername)} }
+func (AccessMode) Values() []string {
+	return []string{string(AccessStandard), string(AccessUsername), string(AccessExtended)}
+}
 
 // Values lists what may be written.
 func (Driver) Values() []string {

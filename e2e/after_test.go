@@ -40,6 +40,11 @@ func TestAfterAccountAndFigures(t *testing.T) {
 	for _, name := range []string{user, bert} {
 		p.source.AddUser(name, password)
 		awaitLogin(t, p.source, name, password)
+		own := login(t, p.source.IMAP, name, password)
+		appendTo(t, own, "INBOX", note("the first of "+name)) // by which the two mailboxes are not taken for one
+		if err := own.Logout().Wait(); err != nil {
+			t.Fatal(err)
+		}
 		fill(t, p.source.IMAP, name, password, sourcePrefix, sourceSep, "Gesendet")
 	}
 	p.start()

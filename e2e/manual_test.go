@@ -37,6 +37,12 @@ if r["op"] == "add_alias":
         with open(aliases, "a") as f:
             f.write(r["alias"] + " " + r["account"] + "\n")
     sys.exit(0)
+if r["op"] == "remove_alias":
+    if owners.get(r["alias"]) == r["account"]:
+        del owners[r["alias"]]
+        with open(aliases, "w") as f:
+            f.writelines(a + " " + o + "\n" for a, o in owners.items())
+    sys.exit(0)
 if r["op"] not in ("ensure", "set_password"):
     sys.exit("unknown operation " + r["op"])
 if r["op"] == "set_password" and r["account"] not in names:

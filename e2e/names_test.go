@@ -105,7 +105,7 @@ func TestOneMailboxUnderTwoNames(t *testing.T) {
 
 // Killed around the commit of a name, migproxy finds it again after the restart.
 func TestKilledWhileANameIsRecognised(t *testing.T) {
-	for _, step := range []string{"alias.before", "alias.committed"} {
+	for _, step := range []string{"name.before", "name.committed"} {
 		t.Run(step, func(t *testing.T) {
 			p := namedPair(t, killable)
 			p.start()

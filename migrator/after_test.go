@@ -310,6 +310,10 @@ func TestAfterAccountInOrder(t *testing.T) {
 	completing, let := false, false
 	b.until(t, o, "anna", func(a store.Account) bool {
 		begun, _ := os.ReadFile(filepath.Join(dir, "begun"))
+		for end := time.Now().Add(20 * time.Second); a.State == store.Finished && len(begun) == 0 && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond) // it is a process, whose start no event tells
+			begun, _ = os.ReadFile(filepath.Join(dir, "begun"))
+		}
 		switch {
 		case a.State == store.Active && !completing:
 			completing = true

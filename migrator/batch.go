@@ -357,8 +357,8 @@ func (c *copier) addTo(ctx context.Context, p *part, m *sentMessage, size int64,
 			return err
 		}
 	}
-	err = p.command.Add(m.flags, m.date, size, io.TeeReader(r, c.digest))
-	m.sum = c.digest.sum()
+	err = p.command.Add(m.flags, m.date, size, io.TeeReader(r, c.observer.over(c.digest)))
+	m.sum, m.shows = c.digest.sum(), c.observer.shown(c.m.own, c.f)
 	return err
 }
 

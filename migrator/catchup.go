@@ -32,6 +32,12 @@ func (j *job) catchUp(ctx context.Context) error {
 	if err := j.claim.NoteSourceNext(ctx, j.settledNext()); err != nil {
 		return err
 	}
+	if err := j.decideAliases(ctx); err != nil {
+		return err
+	}
+	if err := j.carryOutAliases(ctx); err != nil {
+		return err
+	}
 	if j.added > 0 || last {
 		if err := j.noteUIDLs(ctx); err != nil {
 			return err

@@ -126,7 +126,7 @@ func (j *job) triedAside(ctx context.Context, f *folder, in store.Intent) (aside
 	for _, m := range kept {
 		wanted := slices.ContainsFunc(in.Messages, func(i store.IntentMessage) bool { return i.SourceUID == m.SourceUID })
 		if m.FolderID == f.ID && m.SourceUIDValidity == in.SourceUIDValidity && wanted {
-			aside = append(aside, original{m.SourceUID, digests{canonical: m.Digest, octets: m.Octets}})
+			aside = append(aside, original{uid: m.SourceUID, sum: digests{canonical: m.Digest, octets: m.Octets}})
 		}
 	}
 	return aside, err

@@ -2,6 +2,7 @@ package migrator_test
 
 import (
 	"context"
+	"errors"
 
 	"migproxy/config"
 	"migproxy/provision"
@@ -13,6 +14,8 @@ type fakeDriver struct {
 	fail    error // answered by every call
 	calls   []string
 	aliases map[string]error // what adding one comes to
+	there   map[string]bool  // aliases that were added
+	stuck   error            // answered to RemoveAlias
 }
 
 func (d *fakeDriver) call(name string) error {
@@ -54,7 +57,22 @@ func (d *fakeDriver) AddAlias(_ context.Context, _ config.Identity, alias string
 	if err := d.call("add_alias " + alias); err != nil {
 		return err
 	}
-	return d.aliases[alias]
+	if err := d.aliases[alias]; err != nil {
+		return err
+	}
+	if d.there == nil {
+		d.there = map[string]bool{}
+	}
+	d.there[alias] = true
+	return nil
 }
 
-func (*fakeDriver) RemoveAlias(context.Context, config.Identity, string) error { return nil }
+func (d *fakeDriver) RemoveAlias(_ context.Context, _ config.Identity, alias string) error {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if err := d.call("remove_alias " + alias); err != nil || d.stuck != nil {
+		return errors.Join(err, d.stuck)
+	}
+	delete(d.there, alias)
+	return nil
+}

@@ -15,6 +15,7 @@ import (
 	"bytes"
 
 	"migproxy/migrator/imapwire"
+	"migproxy/store"
 )
 
 // flagFilter knows which flags a folder of the target keeps (PERMANENTFLAGS,
@@ -140,4 +141,5 @@ type sentMessage struct {
 	flags []string // as sent
 	date  time.Time
 	sum   digests
+	shows []store.Sighting
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"migproxy/aliasresolve"
 	"migproxy/config"
 	"migproxy/migrator/imapwire"
 	"migproxy/provision"
@@ -26,6 +27,9 @@ type job struct {
 
 	domain *upstream.Domain
 	driver provision.Driver // nil where the settings name none
+
+	aliases  *Aliases // nil where further addresses are not looked for
+	observer *observer
 
 	conns
 	others []*conns // that lanes use, see inLanes
@@ -72,6 +76,10 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 	j := &job{m: m, stop: ctx, claim: claim, id: a.Identity, address: a.Identity.Address(),
 		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
 		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}, witness: &witness{}}
+	if rules := m.o.Aliases[a.Identity.Domain]; rules != nil && rules.Rules.Mode != aliasresolve.Username {
+		j.aliases = rules
+	}
+	j.observer = j.newObserver()
 	// Retry clears the reason; nothing else does while the account waits.
 	if a.Reason == "" {
 		j.consent, j.heedless = m.memory.wasAsked(a.ID), m.memory.wasTold(a.ID)
@@ -90,6 +98,9 @@ func (j *job) run(ctx context.Context) error {
 	if j.stop.Err() != nil {
 		return errStopped
 	}
+	if j.claim.Account.State == store.Finished {
+		return j.afterFinish(ctx)
+	}
 	if a := j.claim.Account; a.Reason == "" && a.State != store.Active { // with one, it goes on with what it had begun
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
 	}
@@ -97,6 +108,9 @@ func (j *job) run(ctx context.Context) error {
 		return j.setPassword(ctx)
 	}
 	if j.claim.Account.State == store.Active {
+		if err := j.carryOutAliases(ctx); err != nil {
+			return err
+		}
 		return j.catchUp(ctx)
 	}
 	// First the source: nothing is created for somebody whom it does not let in.
@@ -111,13 +125,19 @@ func (j *job) run(ctx context.Context) error {
 	if err := j.provision(ctx); err != nil {
 		return err
 	}
-	if err := j.createAliases(ctx); err != nil {
+	if err := j.carryOutAliases(ctx); err != nil {
 		return err
 	}
 	if err := j.connectTarget(ctx); err != nil {
 		return err
 	}
 	if err := j.copyAll(ctx); err != nil {
+		return err
+	}
+	if err := j.decideAliases(ctx); err != nil {
+		return err
+	}
+	if err := j.carryOutAliases(ctx); err != nil {
 		return err
 	}
 	return j.flip(ctx)

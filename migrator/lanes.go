@@ -35,7 +35,7 @@ func (j *job) lane(c *conns) *job {
 	l := *j
 	l.conns, l.others, l.isLane = *c, nil, true
 	l.suspects, l.withheld, l.unchanged = suspects{}, map[messageKey]string{}, maps.Clone(j.unchanged)
-	l.notKept, l.added = notKept{}, 0
+	l.notKept, l.added, l.observer = notKept{}, 0, j.newObserver()
 	return &l
 }
 

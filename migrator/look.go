@@ -166,7 +166,8 @@ func (j *job) noteMatches(ctx context.Context, f *folder, pairs []pair, appended
 	var altered []store.Altered
 	for _, p := range pairs {
 		done = append(done, store.Message{SourceUID: p.original.uid, TargetUID: p.candidate.uid,
-			Digest: p.original.sum.canonical, Octets: p.candidate.octets, Appended: appended})
+			Digest: p.original.sum.canonical, Octets: p.candidate.octets, Appended: appended,
+			Shows: p.original.shows})
 		if p.original.sum.full != p.candidate.sum.full {
 			altered = append(altered, alteredMessage(f, p.original.uid, p.candidate.uid, p.original.sum, p.candidate.sum))
 		}

@@ -17,8 +17,9 @@ type candidate struct {
 
 // original is a message of the source, with the digests of its octets.
 type original struct {
-	uid uint32
-	sum digests
+	uid   uint32
+	sum   digests
+	shows []store.Sighting
 }
 
 // pair is a message of the source and the one of the target that holds it.

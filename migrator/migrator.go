@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"migproxy/aliasresolve"
 	"migproxy/config"
 	"migproxy/provision"
 	"migproxy/store"
@@ -56,6 +57,9 @@ type Options struct {
 	// AfterAccount is the command, with its arguments, that is run after each
 	// account; empty for none.
 	AfterAccount []string
+	// Aliases says how further addresses of accounts are found, by domain. Those of
+	// a domain without an entry are not looked for.
+	Aliases map[string]*Aliases
 	// Rate bounds what is taken from each source server.
 	Rate    config.Rate
 	Log     *zap.Logger
@@ -74,7 +78,9 @@ type Migrator struct {
 	hosts     *hosts
 	after     *after // nil where no command is to be run
 	wake      chan struct{}
-	lanes     int // at most
+	own       aliasresolve.Domains
+	names     map[string]string // of the domains, by their A-labels
+	lanes     int               // at most
 	ioTimeout time.Duration
 	pop       popTimes
 	pause     func(attempts int) time.Duration
@@ -102,11 +108,17 @@ func New(o Options) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrator: metrics: %w", err)
 	}
+	own, names := aliasresolve.Domains{}, map[string]string{}
+	for name := range o.Domains {
+		for ascii := range aliasresolve.NewDomains(name) {
+			own[ascii], names[ascii] = true, name
+		}
+	}
 	after, err := newAfter(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Migrator{o: o, after: after, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
+	return &Migrator{o: o, own: own, names: names, after: after, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
 		pop: defaultPopTimes, pause: pause, bulkLook: bulkLook, lanes: maxLanes,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
@@ -156,7 +168,7 @@ func (m *Migrator) watch(ctx context.Context) {
 				return // the store was closed
 			}
 			switch c.State {
-			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active:
+			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active, store.Finished:
 			default:
 				continue
 			}

@@ -100,7 +100,7 @@ func (j *job) recogniseRenumbered(ctx context.Context, f *folder, fresh []known)
 	}
 	before := newPool(past)
 	for _, k := range fresh {
-		c, ok := before.take(original{k.uid, digests{canonical: k.digest}}, true)
+		c, ok := before.take(original{uid: k.uid, sum: digests{canonical: k.digest}}, true)
 		if !ok {
 			left = append(left, k)
 			continue

@@ -69,13 +69,13 @@ func (j *job) oneOfItsNames(ctx context.Context) error {
 	if !opens {
 		return j.askWhose(owner, "its mailbox seems to be that of %s, which this password does not open")
 	}
-	j.m.step(stepAliasBefore)
+	j.m.step(stepNameBefore)
 	if err := j.claim.BecomeAlias(ctx, owner.ID); errors.Is(err, store.ErrChanged) {
 		return again(errorInternal, fmt.Errorf("the account %s has changed meanwhile: it is looked at again", owner.Identity.Address()))
 	} else if err != nil {
 		return err
 	}
-	j.m.step(stepAliasCommitted)
+	j.m.step(stepNameCommitted)
 	j.m.memory.forget(a.ID)
 	text := fmt.Sprintf("'%s' is another name of '%s'", j.address, owner.Identity.Address())
 	j.log.Info("the account is another name of one that is known", zap.String("owner", owner.Identity.Address()))

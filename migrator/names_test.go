@@ -16,15 +16,15 @@ import (
 
 const otherName = "a.rossi"
 
-// delivered is a message that came by mail.
-func delivered(n int) string {
+// byMail is a message that came by mail.
+func byMail(n int) string {
 	return fmt.Sprintf("Received: from a by b with ESMTP id %d;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\n", n) + message(n, "")
 }
 
 func deliveries(n int) func(*fakeServer) {
 	return func(f *fakeServer) {
 		for i := range n {
-			f.box("INBOX").add(fakeMail{body: delivered(i), date: "14-Mar-2019 05:06:07 +0100"})
+			f.box("INBOX").add(fakeMail{body: byMail(i), date: "14-Mar-2019 05:06:07 +0100"})
 		}
 	}
 }
@@ -207,7 +207,7 @@ func TestOtherMailIsAnotherMailbox(t *testing.T) {
 	b.named(t, "anna", secret)
 	b.run(t, b.options(t), "anna", store.Active)
 	source.mu.Lock()
-	source.box("INBOX").mails[2].body = delivered(99)
+	source.box("INBOX").mails[2].body = byMail(99)
 	source.mu.Unlock()
 	b.named(t, otherName, secret)
 	if a := b.run(t, b.options(t), otherName, rest...); a.State != store.Conflict { // the fake target has one user
@@ -223,7 +223,7 @@ func TestOneMaildropUnderTwoNames(t *testing.T) {
 			t.Parallel()
 			source, target, b := popFakes(t, func(f *fakePOP3) {
 				for i := range 12 {
-					f.add(delivered(i) + "\r\n")
+					f.add(byMail(i) + "\r\n")
 				}
 			})
 			b.named(t, "anna", secret)

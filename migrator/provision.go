@@ -30,6 +30,9 @@ func (j *job) provision(ctx context.Context) error {
 	if j.driver == nil {
 		return errNoDriver(j.id.Domain)
 	}
+	if err := j.reclaimName(ctx); err != nil {
+		return err
+	}
 	free, err := j.lookup(ctx)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func (c *copier) readBack(ctx context.Context, pairs []landed) ([]store.Message,
 		meta := shown[p.uid]
 		m := p.message
 		done = append(done, store.Message{SourceUID: m.meta.UID, TargetUID: p.uid, Digest: m.sum.canonical,
-			Octets: meta.Size, Appended: true})
+			Octets: meta.Size, Appended: true, Shows: m.shows})
 		if meta.Size != m.sum.octets || m.sum.fragile {
 			doubtful = append(doubtful, candidate{uid: p.uid, octets: meta.Size})
 		}
@@ -134,14 +134,20 @@ func (c *copier) metas(ctx context.Context, pairs []landed) (map[uint32]imapwire
 // digestSource reads messages of the source's folder that is open. Those that
 // are gone or withheld are left out.
 func (j *job) digestSource(ctx context.Context, f *folder, uids []uint32) ([]original, error) {
-	sums := make(map[uint32]digests, len(uids))
-	if err := j.readSource(ctx, f, uids, digestInto(sums)); err != nil {
+	came := make(map[uint32]original, len(uids))
+	d := newDigester()
+	err := j.readSource(ctx, f, uids, func(uid uint32, _ int64, r io.Reader) error {
+		_, err := io.Copy(j.observer.over(d), r)
+		came[uid] = original{uid, d.sum(), j.observer.shown(j.m.own, f)}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	var read []original
 	for _, uid := range uids {
-		if sum, ok := sums[uid]; ok {
-			read = append(read, original{uid, sum})
+		if o, ok := came[uid]; ok {
+			read = append(read, o)
 		}
 	}
 	return read, nil

@@ -207,7 +207,7 @@ func (c *copier) look(ctx context.Context, b *batch) error {
 		var originals []original
 		for _, m := range unclear {
 			byUID[m.meta.UID] = m
-			originals = append(originals, original{m.meta.UID, m.sum})
+			originals = append(originals, original{uid: m.meta.UID, sum: m.sum})
 		}
 		for _, p := range match(originals, found) {
 			pairs = append(pairs, landed{byUID[p.original.uid], p.candidate.uid})
@@ -249,7 +249,7 @@ func (c *copier) sums(ctx context.Context, messages []*sentMessage) error {
 	for _, m := range messages {
 		for _, o := range sums {
 			if o.uid == m.meta.UID {
-				m.sum = o.sum
+				m.sum, m.shows = o.sum, o.shows
 			}
 		}
 	}

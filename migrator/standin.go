@@ -4,11 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"strings"
 
 	"migproxy/config"
-	"migproxy/provision"
 	"migproxy/store"
 )
 
@@ -28,39 +25,6 @@ func (j *job) targetPassword(ctx context.Context) (config.Secret, error) {
 	}
 	password := config.NewSecret(rand.Text())
 	return password, j.claim.SealStandIn(ctx, password)
-}
-
-// createAliases adds the addresses that the administrator has approved. One that
-// cannot be added keeps nobody from his mail.
-func (j *job) createAliases(ctx context.Context) error {
-	if j.claim.Account.Origin != store.OriginCreated || j.driver == nil {
-		return nil // what was there before is not changed
-	}
-	aliases, err := j.claim.AliasesToCreate(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range aliases {
-		state, reason := store.AliasCreated, ""
-		err := j.driver.AddAlias(ctx, j.id, a.Address)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, provision.ErrTaken):
-			state, reason = store.AliasTaken, "the target has this address already"
-		case err != nil:
-			state, reason = store.AliasFailed, err.Error()
-		}
-		if err := j.claim.NoteAlias(ctx, a.Address, state, reason); err != nil {
-			return err
-		}
-		text := fmt.Sprintf("'%s': alias %s %s", j.address, a.Address, state)
-		if reason != "" {
-			text += ": " + strings.TrimSpace(reason)
-		}
-		j.event(ctx, text)
-	}
-	return nil
 }
 
 // errOwner: everything is copied, and nobody has proved the owner's password.

@@ -30,12 +30,18 @@ const (
 	stepFlipped         = "flip.committed"
 	stepCatchUp         = "catchup.begun"
 	stepMoved           = "moved.committed"
+	stepAliasesDecided  = "aliases.decided"
+	stepAliasBefore     = "alias.before"
+	stepAliasBegun      = "alias.begun"
+	stepAliasAfter      = "alias.after"
+	stepAliasCommitted  = "alias.committed"
+	stepAliasRemoved    = "alias.removed"
 	stepFinishBefore    = "finish.before"
 	stepFinished        = "finish.committed"
 	stepAfterBegun      = "after.begun"
 	stepAfterEnded      = "after.ended"
-	stepAliasBefore     = "alias.before"
-	stepAliasCommitted  = "alias.committed"
+	stepNameBefore      = "name.before"
+	stepNameCommitted   = "name.committed"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -52,6 +58,12 @@ func Steps() []string {
 	}
 }
 
+// AliasSteps lists the names of the steps of a move in which an alias is found
+// and created, the last one where one is taken away again.
+func AliasSteps() []string {
+	return []string{stepAliasesDecided, stepAliasBefore, stepAliasBegun, stepAliasAfter, stepAliasCommitted, stepAliasRemoved}
+}
+
 // LaterSteps lists the names of the steps that belong to what comes after the
 // flip. A catch-up and a last pass that copy something pass the steps of a
 // batch between them as well.
@@ -64,7 +76,7 @@ func AfterSteps() []string { return []string{stepAfterBegun, stepAfterEnded} }
 
 // NameSteps lists the names of the steps at which an account becomes a login alias
 // of another.
-func NameSteps() []string { return []string{stepAliasBefore, stepAliasCommitted} }
+func NameSteps() []string { return []string{stepNameBefore, stepNameCommitted} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

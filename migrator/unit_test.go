@@ -118,7 +118,7 @@ func TestMatchIsAMultiset(t *testing.T) {
 		var n, m [4]int
 		var exactHere, exactThere [8]int
 		for i, b := range here {
-			originals = append(originals, original{uint32(i + 1), sum(b)})
+			originals = append(originals, original{uid: uint32(i + 1), sum: sum(b)})
 			n[b%4]++
 			exactHere[b%8]++
 		}

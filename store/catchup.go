@@ -48,7 +48,8 @@ func (c *Claim) CaughtUp(ctx context.Context, due time.Time) error {
 }
 
 // Finish makes an active account finished and ends the claim: its passwords are
-// erased, and its source is not asked for it again. Where it is no longer to be
+// erased, and its source is not asked for it again; what was decided of its
+// aliases meanwhile is still carried out. Where it is no longer to be
 // finished, or got a message set aside against which FinishWhole stands:
 // ErrChanged.
 func (c *Claim) Finish(ctx context.Context) error {
@@ -64,8 +65,8 @@ func (c *Claim) Finish(ctx context.Context) error {
 			return err
 		}
 		return x.erasePasswords(c.id)
-	}, `state = 'finished', finishing = '', reason = '', attempts = 0, due = 0, caught_up_at = $1, needs_password = FALSE,
-		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`)
+	}, `state = 'finished', finishing = '', reason = '', attempts = 0, caught_up_at = $1, needs_password = FALSE,
+		due = CASE WHEN woken THEN $1 ELSE 0 END, woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`)
 }
 
 // CatchUpNow makes an active account due, unless it was caught up after since

@@ -62,6 +62,7 @@ type Message struct {
 	Digest    Digest
 	Octets    int64 // as the target is expected to show them
 	Appended  bool
+	Shows     []Sighting // counted with it; none where it was counted before
 }
 
 // Intent is a batch that is about to be sent. It is committed before the first

@@ -47,10 +47,10 @@ func (c *Claim) runs(ctx context.Context, where string, folderID int64) ([]Run, 
 
 // Settle ends an intent (nil where there was none, for messages recognised on
 // the target) with the messages of it that are on the target, in source order:
-// one transaction with the ledger, the account's counts and ProgressAt. An
-// intent that was settled before is ErrChanged; a message that the ledger has
-// already is ErrRecorded. What was set aside and is on the target now leaves
-// the quarantine.
+// one transaction with the ledger, the account's counts, what the messages
+// showed, and ProgressAt. An intent that was settled before is ErrChanged; a
+// message that the ledger has already is ErrRecorded. What was set aside and is
+// on the target now leaves the quarantine.
 func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Message) error {
 	done = slices.Clone(done)
 	slices.SortFunc(done, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })
@@ -83,6 +83,9 @@ func (c *Claim) Settle(ctx context.Context, folderID int64, i *Intent, done []Me
 			}
 		}
 		if err := c.progress(x, done, known); err != nil {
+			return err
+		}
+		if err := c.see(x, done); err != nil {
 			return err
 		}
 		return c.takeOut(x, f, done)

@@ -14,6 +14,7 @@ type Statistics struct {
 	MailboxesFailed       int64           `json:"mailboxes_failed"`   // accounts in state failed
 	MessagesMigrated      int64           `json:"messages_migrated"`  // copied or recognised, each once, whatever became of them and of their account
 	BytesMigrated         int64           `json:"bytes_migrated"`     // octets copied
+	AliasesCreated        int64           `json:"aliases_created"`    // accounts that have flipped, whose own name counts as one, and aliases
 	LastMailbox           string          `json:"last_mailbox"`       // the one that flipped last
 	LastMailboxMigratedAt time.Time       `json:"last_mailbox_migrated_at"`
 	Errors                int64           `json:"errors"`                    // attempts that failed
@@ -59,6 +60,10 @@ func (s *Store) Statistics(ctx context.Context) (Statistics, error) {
 		return st, dbError(err)
 	}
 	st.MailboxesFailed = st.Accounts[Failed]
+	if err := t.QueryRowContext(ctx, "SELECT COUNT(*) FROM aliases WHERE state = 'created'").Scan(&st.AliasesCreated); err != nil {
+		return st, dbError(err)
+	}
+	st.AliasesCreated += st.MailboxesMigrated
 
 	var started, last int64
 	if err := t.QueryRowContext(ctx, "SELECT COALESCE(MIN(began_at), 0) FROM accounts WHERE began_at > 0").Scan(&started); err != nil {

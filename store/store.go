@@ -39,6 +39,12 @@ var (
 	// ErrRecorded: the ledger or the quarantine has this message already;
 	// nothing was written.
 	ErrRecorded = errors.New("this message is recorded already")
+	// ErrNoAlias: no account has this alias.
+	ErrNoAlias = errors.New("no such alias")
+	// ErrSeveral: more than one account has it, and none was named.
+	ErrSeveral = errors.New("several accounts have this alias")
+	// ErrHeld: the address is another account's already.
+	ErrHeld = errors.New("another account has this address")
 )
 
 //go:embed migrations/sqlite/*.sql

@@ -206,6 +206,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		title string
 		rows  [][]string
 	}{
+		{"Aliases:", aliasRows(a.Aliases)},
 		{"Folders:", folderRows(a.Folders)},
 		{"Set aside (the target refused them; --export writes them out):", setAsideRows(a)},
 		{"Altered (the target took them, but what it shows is not what it was given):", alteredRows(a)},

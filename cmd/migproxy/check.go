@@ -71,6 +71,9 @@ func check(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if _, err := drivers(cfg); err != nil {
 		return err
 	}
+	if _, err := aliasRules(cfg); err != nil {
+		return err
+	}
 	findings := servers(cfg, domains)
 	var all sync.WaitGroup
 	for _, f := range findings {

@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newServe(load), newCheck(load), newDemo(),
 		newSwitch(connect, true), newSwitch(connect, false), newMigrate(load, connect), newComplete(connect), newStatus(connect),
-		newAccounts(connect), newAccount(connect), newVerify(connect), newLog(connect),
+		newAccounts(connect), newAccount(connect), newAliases(connect), newVerify(connect), newLog(connect),
 		newVersion(), newMan(),
 	)
 	return root

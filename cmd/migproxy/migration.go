@@ -130,6 +130,7 @@ func writeStatus(w io.Writer, s admin.Status) error {
 		{"Mailboxes seen", count(s.MailboxesSeen)},
 		{"Mailboxes migrated", count(s.MailboxesMigrated)},
 		{"Mailboxes failed", count(s.MailboxesFailed)},
+		{"Aliases created", count(s.AliasesCreated)},
 		{"Messages migrated", count(s.MessagesMigrated)},
 		{"Octets migrated", fmt.Sprintf("%d (%s)", s.BytesMigrated, report.Octets(s.BytesMigrated))},
 		{"Last mailbox", last},

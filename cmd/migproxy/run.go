@@ -105,8 +105,12 @@ func (h *house) build(registry *prometheus.Registry) error {
 			return err
 		}
 	}
+	aliases, err := aliasRules(h.Config)
+	if err != nil {
+		return err
+	}
 	h.migrator, err = migrator.New(migrator.Options{
-		Store: h.store, Domains: domains, Drivers: h.Drivers, Owner: h.Config.Hostname,
+		Store: h.store, Domains: domains, Drivers: h.Drivers, Aliases: aliases, Owner: h.Config.Hostname,
 		Concurrency:       h.Config.Migration.Concurrency,
 		Grace:             h.Config.Shutdown.Grace.Std(),
 		CatchUp:           h.Config.Migration.CatchUp.Std(),
