@@ -128,7 +128,11 @@ func (m *Migrator) runAfterAccount(ctx context.Context, r store.AfterRun) error 
 		err = fmt.Errorf("migproxy ended %d times while it ran", r.Tries)
 	} else {
 		var input []byte
-		if input, err = afterInput(r, a, altered); err == nil {
+		aliases, failed := m.o.Store.AccountAliases(hard, a.ID)
+		if failed != nil {
+			return failed
+		}
+		if input, err = afterInput(r, a, aliases, altered); err == nil {
 			err = m.after.command.Run(hard, input, config.Secret{})
 		}
 	}
@@ -147,7 +151,13 @@ func (m *Migrator) runAfterAccount(ctx context.Context, r store.AfterRun) error 
 }
 
 // afterInput is what the command reads on standard input. No password is in it.
-func afterInput(r store.AfterRun, a store.Account, altered int64) ([]byte, error) {
+func afterInput(r store.AfterRun, a store.Account, aliases []store.Alias, altered int64) ([]byte, error) {
+	there := []string{}
+	for _, l := range aliases {
+		if l.State == store.AliasCreated {
+			there = append(there, l.Address)
+		}
+	}
 	type counts struct {
 		Messages int64 `json:"messages"`
 		Bytes    int64 `json:"bytes"`
@@ -165,7 +175,7 @@ func afterInput(r store.AfterRun, a store.Account, altered int64) ([]byte, error
 		Origin    store.Origin `json:"origin"`
 		FlippedAt time.Time    `json:"flipped_at"`
 		Counts    counts       `json:"counts"`
-	}{a.Identity.Address(), a.Identity.Domain, []string{}, r.State, a.Origin, a.FlippedAt,
+	}{a.Identity.Address(), a.Identity.Domain, there, r.State, a.Origin, a.FlippedAt,
 		counts{a.Messages, a.Bytes, a.SetAside, altered}})
 	return b.Bytes(), err
 }
