@@ -16,10 +16,9 @@ import (
 var errNotAsSent = errors.New("the target acknowledged it and does not show it as it was sent: look whether it is there in another form before you retry, which could double it")
 
 // deliverAside offers the target once more what it refused, from the octets
-// that were kept: the source need not have these messages any more. It comes
-// before what is new, which may be the same messages, moved or numbered anew on
-// the source. So that they hold up nothing, those that the target does not take
-// stay set aside until the administrator's next retry.
+// that were kept: the source need not have these messages any more. So that they
+// hold up nothing, those that it does not take stay set aside until the
+// administrator's next retry.
 func (j *job) deliverAside(ctx context.Context) error {
 	acked := map[int64]bool{}
 	for cuts := 0; ; cuts++ {
