@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"go.uber.org/zap"
 
@@ -56,7 +57,8 @@ type Begun struct {
 
 // Identify says which account a login name stands for: user@domain, or user with
 // the domain of the first alias, or the default domain. The error says what to
-// write instead.
+// write instead. It repeats neither an alias nor what is no plain address: in a
+// list with a wrong separator, that may be a password.
 func Identify(cfg *config.Config, login string, aliases []string) (config.Identity, error) {
 	at := strings.LastIndexByte(login, '@')
 	local, domain := login, cfg.DefaultDomain
@@ -65,23 +67,33 @@ func Identify(cfg *config.Config, login string, aliases []string) (config.Identi
 		local, domain = login[:at], login[at+1:]
 	case len(aliases) > 0:
 		_, domain, _ = strings.Cut(aliases[0], "@")
-	case domain == "":
-		return config.Identity{}, fmt.Errorf("%q has no domain, and default_domain is not set; write user@domain", login)
 	}
 	id := config.Identity{Login: login, Local: strings.ToLower(local), Domain: strings.ToLower(domain)}
-	if cfg.Domain(id.Domain) == nil {
+	switch {
+	case !config.PlainLocal(local) || at >= 0 && !plainDomain(domain):
+		return id, errors.New("the user is no plain address; see docs/limits.md")
+	case at < 0 && len(aliases) == 0 && domain == "":
+		return config.Identity{}, fmt.Errorf("%q has no domain, and default_domain is not set; write user@domain", login)
+	case cfg.Domain(id.Domain) != nil:
+	case at < 0 && len(aliases) > 0:
+		return id, fmt.Errorf("the domain of the first alias of %q is not in the settings; add it under domains, or correct it", login)
+	default:
 		return id, fmt.Errorf("the domain %q of %q is not in the settings; add it under domains, or correct it", domain, login)
 	}
-	if !config.PlainLocal(local) {
-		return id, fmt.Errorf("%q is no plain address; see docs/limits.md", login)
-	}
-	for _, alias := range aliases {
+	for i, alias := range aliases {
 		local, domain, _ := strings.Cut(alias, "@")
 		if cfg.Domain(domain) == nil || !config.PlainLocal(local) {
-			return id, fmt.Errorf("the alias %q of %q is not in a domain of the settings, or no plain address", alias, login)
+			return id, fmt.Errorf("alias %d of %q is not in a domain of the settings, or no plain address", i+1, login)
 		}
 	}
 	return id, nil
+}
+
+// plainDomain reports whether a domain looks like one.
+func plainDomain(domain string) bool {
+	return domain != "" && !strings.ContainsFunc(domain, func(r rune) bool {
+		return r != '.' && r != '-' && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)
+	})
 }
 
 // migrate answers POST /v1/migrate. Nothing begins unless every user is one of
@@ -122,10 +134,10 @@ func (s *Server) checkAll(ctx context.Context, q MigrateRequest) ([]store.NewAcc
 	var list []store.NewAccount
 	var wrong []string
 	states := map[string]store.DomainState{}
-	for _, u := range q.Users {
+	for i, u := range q.Users {
 		id, err := Identify(s.Config, u.Login, u.Aliases)
 		if err != nil {
-			wrong = append(wrong, err.Error())
+			wrong = append(wrong, fmt.Sprintf("user %d: %s", i+1, err))
 			continue
 		}
 		if _, known := states[id.Domain]; !known {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"migproxy/admin"
+	"migproxy/config"
 	"migproxy/store"
 )
 
@@ -27,7 +28,7 @@ func TestMigrate(t *testing.T) {
 			http.StatusBadRequest, `the domain "elsewhere.com" of "b@elsewhere.com" is not in the settings`},
 		{admin.MigrateRequest{Mode: admin.MigrateAccounts, Users: []admin.MigrateUser{user("anna@example.com", "")}}, http.StatusBadRequest, "no source.master"},
 		{admin.MigrateRequest{Mode: admin.MigratePasswords, Users: []admin.MigrateUser{user("anna@example.com", "")}}, http.StatusBadRequest, "mode passwords is for lists with passwords"},
-		{admin.MigrateRequest{Mode: admin.MigrateAccounts, Users: []admin.MigrateUser{user("anna@example.com", "x", "a@elsewhere.com")}}, http.StatusBadRequest, "the alias"},
+		{admin.MigrateRequest{Mode: admin.MigrateAccounts, Users: []admin.MigrateUser{user("anna@example.com", "x", "a@elsewhere.com")}}, http.StatusBadRequest, `user 1: alias 1 of "anna@example.com" is not in a domain of the settings`},
 	} {
 		if _, err := w.client.Migrate(t.Context(), c.request); status(t, err) != c.status || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%+v: %v", c.request, err)
@@ -58,5 +59,30 @@ func TestMigrate(t *testing.T) {
 	_, err = w.client.Migrate(t.Context(), admin.MigrateRequest{Mode: admin.MigrateAccounts, Users: []admin.MigrateUser{user("carl@example.com", "y")}})
 	if status(t, err) != http.StatusConflict || !strings.Contains(err.Error(), "migproxy start") {
 		t.Errorf("%v", err)
+	}
+}
+
+// What is wrong with a user never repeats what may be a password: behind a
+// separator that is none, or in the place of an alias.
+func TestIdentifyRepeatsNoPassword(t *testing.T) {
+	cfg := &config.Config{Domains: []config.Domain{{Name: "example.com"}}, DefaultDomain: "example.com"}
+	for _, c := range []struct{ login, alias, want string }{
+		{"anna@example.com;hunter2", "", "the user is no plain address"},
+		{"anna@example.com;hunter2@x", "", "the user is no plain address"},
+		{"anna@example.com hunter2", "", "the user is no plain address"},
+		{"anna@example.com=hunter2", "", "the user is no plain address"},
+		{"anna hunter2", "", "the user is no plain address"},
+		{"anna@example.com", "x@hunter2", `alias 1 of "anna@example.com"`},
+		{"anna@example.com", "hunter2|@example.com", `alias 1 of "anna@example.com"`},
+		{"anna", "x@hunter2", `the domain of the first alias of "anna"`},
+	} {
+		var aliases []string
+		if c.alias != "" {
+			aliases = []string{c.alias}
+		}
+		_, err := admin.Identify(cfg, c.login, aliases)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q, %q: %v", c.login, c.alias, err)
+		}
 	}
 }

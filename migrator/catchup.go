@@ -71,7 +71,7 @@ func (j *job) catchUpWith(ctx context.Context, whole bool) error {
 		if err := j.settleOld(ctx); err != nil {
 			return err
 		}
-		if err := j.deliverAside(ctx, again); err != nil {
+		if err := j.deliverAside(ctx); err != nil {
 			return err
 		}
 	}

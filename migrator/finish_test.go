@@ -159,21 +159,23 @@ func TestCompleteForced(t *testing.T) {
 	}
 }
 
-// refusing is a target that refuses one message of the source.
-func refusing(t *testing.T, bad string) (source, target *fakeServer, b *bench) {
+// refusing is a target that refuses some messages of the source.
+func refusing(t *testing.T, bad ...string) (source, target *fakeServer, b *bench) {
 	refuse := func(n int, mails []fakeMail) verdict {
-		if slices.ContainsFunc(mails, func(m fakeMail) bool { return m.body == bad }) {
+		if slices.ContainsFunc(mails, func(m fakeMail) bool { return slices.Contains(bad, m.body) }) {
 			return verdict{no: "[CANNOT] bad message"}
 		}
 		return verdict{}
 	}
 	source, target, _, b = fakes(t, func(f *fakeServer) {
 		twoFolders(f)
-		f.box("Work").add(fakeMail{body: bad, flags: []string{`\Seen`, "$Label1"}, date: "14-Mar-2019 05:06:07 +0100"})
+		for _, body := range bad {
+			f.box("Work").add(fakeMail{body: body, flags: []string{`\Seen`, "$Label1"}, date: "14-Mar-2019 05:06:07 +0100"})
+		}
 	})
 	target.onAppend = refuse
 	b.anna(t)
-	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.SetAside != 1 {
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active || a.SetAside != int64(len(bad)) {
 		t.Fatal(a.State, a.Reason, a.SetAside)
 	}
 	return source, target, b
@@ -263,6 +265,116 @@ func TestRetryDeliversWhatWasSetAside(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A message that the target acknowledges under another form is offered to it
+// once, not at every catch-up.
+func TestRetryOnATargetThatChangesMail(t *testing.T) {
+	for _, noUIDs := range []bool{true, false} {
+		t.Run(fmt.Sprintf("no UIDs %t", noUIDs), func(t *testing.T) {
+			t.Parallel()
+			source, target, b := refusing(t, message(4000, "bad"))
+			target.with(func() {
+				target.onAppend = func(int, []fakeMail) verdict {
+					return verdict{noUIDs: noUIDs, tamperer: func(s string) string { return "X-Added: yes\r\n" + s }}
+				}
+			})
+			caughtUp(t, b.catchUp(t))
+			target.with(func() { target.onAppend = nil })
+			source.with(func() { source.box("INBOX").add(fakeMail{body: message(9001, "new")}) })
+			for range 2 {
+				caughtUp(t, b.catchUpUnasked(t))
+			}
+			a, aside := b.setAside(t)
+			if n, in := len(target.contents("Work")), len(target.contents("INBOX")); n != 31 || in != 151 || len(aside) != 1 || a.SetAside != 1 {
+				t.Fatalf("%d and %d messages, %+v", n, in, aside)
+			}
+			if want := map[bool]string{true: "does not show it as it was sent", false: "keeps another message"}[noUIDs]; !strings.Contains(aside[0].Reason, want) {
+				t.Error(aside[0].Reason)
+			}
+			if events := b.events(t); !slices.ContainsFunc(events, func(e string) bool { return strings.Contains(e, "stays set aside: "+aside[0].Reason) }) {
+				t.Error(events)
+			}
+		})
+	}
+}
+
+// A message that the target does not take at the administrator's retry either
+// holds up neither new mail nor another one that was set aside.
+func TestRetryHoldsUpNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		verdict verdict
+		reason  string // empty: it is on the target after all
+		appends int
+	}{
+		"cut":              {verdict{cut: true}, "cut the connection at it three times", 3},
+		"cut, kept":        {verdict{cut: true, keep: true}, "", 1},
+		"too large":        {verdict{no: "[LIMIT] too large"}, "too large", 1},
+		"full":             {verdict{no: "[OVERQUOTA] full"}, "full", 1},
+		"refused and kept": {verdict{no: "[SERVERBUG] oh", keep: true}, "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad, other := message(4000, "bad"), message(4001, "bad")
+			source, target, b := refusing(t, bad, other)
+			appends := 0
+			target.with(func() {
+				target.onAppend = func(_ int, mails []fakeMail) verdict {
+					if slices.ContainsFunc(mails, func(m fakeMail) bool { return m.body == bad }) {
+						appends++
+						return c.verdict
+					}
+					return verdict{}
+				}
+			})
+			source.with(func() { source.box("INBOX").add(fakeMail{body: message(9001, "new")}) })
+			caughtUp(t, b.catchUp(t))
+			caughtUp(t, b.catchUpUnasked(t))
+			left := 1
+			if c.reason == "" {
+				left = 0
+			}
+			a, aside := b.setAside(t)
+			if in, work := len(target.contents("INBOX")), len(target.contents("Work")); in != 151 || work != 32-left || int(a.SetAside) != left || len(aside) != left || appends != c.appends {
+				t.Fatalf("%d and %d messages, sent %d times, %+v", in, work, appends, aside)
+			}
+			if left > 0 && !strings.Contains(aside[0].Reason, c.reason) {
+				t.Error(aside[0].Reason)
+			}
+			// He may ask again.
+			target.with(func() { target.onAppend = nil })
+			caughtUp(t, b.catchUp(t))
+			if a, _ := b.setAside(t); a.SetAside != 0 || len(target.contents("Work")) != 32 {
+				t.Errorf("%d messages, %d set aside", len(target.contents("Work")), a.SetAside)
+			}
+		})
+	}
+}
+
+// catchUpUnasked is a catch-up that is due by itself.
+func (b *bench) catchUpUnasked(t *testing.T) store.Account {
+	t.Helper()
+	a, _ := b.setAside(t)
+	if err := b.store.CatchUpNow(t.Context(), a.ID, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return b.until(t, b.options(t), "anna", func(is store.Account) bool {
+		return is.CaughtUpAt.After(a.CaughtUpAt) || is.Reason != ""
+	})
+}
+
+// setAside is anna's account with what is set aside of it.
+func (b *bench) setAside(t *testing.T) (store.Account, []store.SetAside) {
+	t.Helper()
+	a, err := b.store.Account(t.Context(), identity("anna").Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside, err := b.store.SetAside(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, aside
 }
 
 // die runs a Migrator that is killed at a step, if it comes to pass that.

@@ -9,8 +9,9 @@ import (
 // memory is what a process remembers of accounts between their runs. Losing it
 // costs repeated tries, no mail.
 type memory struct {
-	// source and target count the connections that were cut at a message.
-	source, target *cuts
+	// source and target count the connections that were cut at a message, aside
+	// those that the target cut at one that was set aside.
+	source, target, aside *cuts
 
 	mu       sync.Mutex
 	asked    map[int64]int64
@@ -21,7 +22,7 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{source: newCuts(), target: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
+	return &memory{source: newCuts(), target: newCuts(), aside: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
 		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{}}
 }
 
@@ -96,6 +97,7 @@ func (m *memory) isOwn(a store.Account) bool {
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)
+	m.aside.forget(account)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.asked, account)

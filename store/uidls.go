@@ -38,29 +38,28 @@ func (s *Store) UIDLs(ctx context.Context, accountID int64, validity uint32) ([]
 		WHERE account_id = $1 AND source_uidvalidity = $2 ORDER BY source_uid, uidl, occurrence`, accountID, validity)
 }
 
-// putUIDLs is how many are written in one transaction, so that others wait little.
-const putUIDLs = 1000
-
-// PutUIDLs commits names of messages. One that is known gets another UID.
+// PutUIDLs commits names of messages, all or none of them: of a maildrop whose
+// server has named everything anew, a part of the new names would look like that
+// many messages which stayed, and the others like new ones. One that is known
+// gets another UID.
 func (c *Claim) PutUIDLs(ctx context.Context, uidls []UIDL) error {
-	for len(uidls) > 0 {
-		some := uidls[:min(len(uidls), putUIDLs)]
-		uidls = uidls[len(some):]
-		err := c.write(ctx, func(x *tx) error {
-			for _, u := range some {
-				if _, err := x.exec(`INSERT INTO uidls (account_id, uidl, occurrence, source_uidvalidity, source_uid)
-					VALUES ($1, $2, $3, $4, $5)
-					ON CONFLICT (account_id, uidl, occurrence) DO UPDATE
-					SET source_uidvalidity = excluded.source_uidvalidity, source_uid = excluded.source_uid`,
-					c.id, []byte(u.Name), u.Occurrence, u.SourceUIDValidity, u.SourceUID); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if len(uidls) == 0 {
+		return nil
 	}
-	return nil
+	return c.write(ctx, func(x *tx) error {
+		put, err := x.PrepareContext(ctx, `INSERT INTO uidls (account_id, uidl, occurrence, source_uidvalidity, source_uid)
+			VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account_id, uidl, occurrence) DO UPDATE
+			SET source_uidvalidity = excluded.source_uidvalidity, source_uid = excluded.source_uid`)
+		if err != nil {
+			return dbError(err)
+		}
+		defer put.Close()
+		for _, u := range uidls {
+			if _, err := put.ExecContext(ctx, c.id, []byte(u.Name), u.Occurrence, u.SourceUIDValidity, u.SourceUID); err != nil {
+				return dbError(err)
+			}
+		}
+		return nil
+	})
 }

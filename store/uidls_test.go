@@ -40,15 +40,27 @@ func TestUIDLs(t *testing.T) {
 	}
 }
 
-// More of them than one transaction takes, and none after the claim was lost.
+// All are written or none, however many, and none after the claim was lost.
 func TestManyUIDLs(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	begin(t, s, "anna", "pw")
 	c := claim(t, s)
+	const n = 5000
 	var all []UIDL
-	for i := range uint32(2*putUIDLs + 1) {
+	for i := range uint32(n) {
 		all = append(all, UIDL{fmt.Sprint("u", i), 0, 1, i + 1})
 	}
+	_, err := s.w.ExecContext(t.Context(), fmt.Sprintf(`CREATE TRIGGER fails BEFORE INSERT ON uidls WHEN NEW.source_uid = %d
+		BEGIN SELECT RAISE(ABORT, 'no'); END`, n))
+	ok(t, err)
+	if err := c.PutUIDLs(t.Context(), all); err == nil {
+		t.Error("nothing failed")
+	}
+	if got, err := c.UIDLs(t.Context(), 1); err != nil || len(got) > 0 {
+		t.Errorf("%d of %d, %v", len(got), n, err)
+	}
+	_, err = s.w.ExecContext(t.Context(), "DROP TRIGGER fails")
+	ok(t, err)
 	ok(t, c.PutUIDLs(t.Context(), all))
 	got, err := c.UIDLs(t.Context(), 1)
 	ok(t, err)

@@ -17,7 +17,7 @@ func TestMigrateRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := filepath.Join(t.TempDir(), "good")
-	if err := os.WriteFile(good, []byte("anna@example.com:hunter2\nb@elsewhere.com:hunter2\nANNA:hunter2\n"), 0o600); err != nil {
+	if err := os.WriteFile(good, []byte("anna@example.com:hunter2\nb@elsewhere.com:hunter2\nANNA:hunter2\nd@example.com:pa55:x@hunter2\ne@example.com=hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -36,7 +36,8 @@ func TestMigrateRefuses(t *testing.T) {
 		{"migrate anna@example.net", exitFailed, []string{`the domain "example.net" of "anna@example.net" is not in the settings`}},
 		{"migrate anna@example.com", exitFailed, []string{"no source.master"}},
 		{"migrate --file " + list, exitFailed, []string{list + ": line 4: has 4 fields"}},
-		{"migrate --file " + good, exitFailed, []string{good + `: line 2: the domain "elsewhere.com"`, good + ": line 3: anna@example.com is on line 1 already"}},
+		{"migrate --file " + good, exitFailed, []string{good + `: line 2: the domain "elsewhere.com"`, good + ": line 3: anna@example.com is on line 1 already",
+			good + `: line 4: alias 1 of "d@example.com" is not`, good + ": line 5: the user is no plain address"}},
 	} {
 		o := runCLI(t, append(strings.Fields(c.args), "--config", w.config)...)
 		if o.status != c.status {

@@ -12,12 +12,17 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"migproxy/config"
 )
 
 // maxLine bounds one line, in octets.
 const maxLine = 64 << 10
+
+// separators stand in no address that is moved. Lists of other programs have them
+// between a user and his password.
+const separators = ",;:|\x00"
 
 // User is one user of a list.
 type User struct {
@@ -104,20 +109,22 @@ func Read(r io.Reader, format Format) ([]User, error) {
 	return users, nil
 }
 
-// check holds a user against what any of them must be.
+// check holds a user against what any of them must be. What is wrong is not
+// repeated: where a separator is missing, or there is one too many, it is a part of
+// a password.
 func check(u *User) error {
 	switch {
 	case u.Login == "":
 		return wrong(u.Line, "has no user; write user:password")
-	case strings.ContainsAny(u.Login, " \t\x00"):
-		return wrong(u.Line, "the user %q has a space in it; write one user a line", u.Login)
+	case strings.ContainsAny(u.Login, separators) || strings.ContainsFunc(u.Login, unicode.IsSpace):
+		return wrong(u.Line, "the user has a space or a separator in it; write user:password, one user a line, or user,password in CSV")
 	case strings.ContainsRune(u.Password.Reveal(), 0):
 		return wrong(u.Line, "the password has a NUL in it, which no server takes")
 	}
 	for i, alias := range u.Aliases {
 		local, domain, ok := strings.Cut(alias, "@")
-		if !ok || local == "" || domain == "" || strings.ContainsAny(alias, " \t\x00") {
-			return wrong(u.Line, "the alias %q is no address; write alias@domain", alias)
+		if !ok || local == "" || domain == "" || strings.ContainsAny(alias, separators) || strings.ContainsFunc(alias, unicode.IsSpace) {
+			return wrong(u.Line, "alias %d is no address; write alias@domain, or if it belongs to the password, \\: for a colon there, or quotes around the password in CSV", i+1)
 		}
 		u.Aliases[i] = strings.ToLower(alias)
 	}

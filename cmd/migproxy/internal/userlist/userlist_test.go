@@ -42,6 +42,10 @@ func TestRead(t *testing.T) {
 // A bad line is named by its number, all of them are, and no text repeats a
 // password.
 func TestBadLines(t *testing.T) {
+	const (
+		noUser  = "the user has a space or a separator in it; write user:password, one user a line, or user,password in CSV"
+		noAlias = `alias 1 is no address; write alias@domain, or if it belongs to the password, \: for a colon there, or quotes around the password in CSV`
+	)
 	for _, c := range []struct {
 		format     Format
 		text, want string
@@ -49,9 +53,15 @@ func TestBadLines(t *testing.T) {
 		{Lines, "a:hunter2\n:hunter2\nb:hunter2:x:y\nc:hunter2:alias\na b:hunter2\nA:hunter2",
 			"line 2: has no user; write user:password\n" +
 				"line 3: has 4 fields; write user:password:alias@domain, and \\: for a colon in the password\n" +
-				"line 4: the alias \"alias\" is no address; write alias@domain\n" +
-				"line 5: the user \"a b\" has a space in it; write one user a line\n" +
+				"line 4: " + noAlias + "\n" +
+				"line 5: " + noUser + "\n" +
 				"line 6: the user \"A\" is on line 1 already; take one away"},
+		// A password with a separator in it, or behind another one than there must be.
+		{Lines, "a@example.com:pa55:hunter2\nb@example.com:pa55:hunter2@x y", "line 1: " + noAlias + "\nline 2: " + noAlias},
+		{Lines, "a@example.com hunter2\nb@example.com;hunter2\nc@example.com,hunter2\nd@example.com\thunter2\ne@example.com|hunter2\nf@example.com\u00a0hunter2",
+			"line 1: " + noUser + "\nline 2: " + noUser + "\nline 3: " + noUser + "\nline 4: " + noUser + "\nline 5: " + noUser + "\nline 6: " + noUser},
+		{CSV, "a@example.com,pa,hunter2\nb@example.com;hunter2\nc@example.com:hunter2", "line 1: " + noAlias + "\nline 2: " + noUser + "\nline 3: " + noUser},
+		{JSON, `{"user":"a@example.com hunter2"}` + "\n" + `{"user":"b","alias":"hunter2"}`, "line 1: " + noUser + "\nline 2: " + noAlias},
 		{Lines, "a:hunter2\x00", "line 1: the password has a NUL in it, which no server takes"},
 		{Lines, "a\n" + strings.Repeat("x", maxLine+1), "line 2: is longer than 65536 octets; is this a list of users?"},
 		{CSV, "a,hunter2\nb,\"hunter2", "line 2: is no CSV (extraneous or missing \" in quoted-field); write user,password,alias, with quotes around what has a comma or a quote in it"},
