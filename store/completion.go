@@ -144,14 +144,22 @@ func (x *tx) settleCompletion(domain string) error {
 	return x.event("", text)
 }
 
-// forgetDomain erases the passwords of a domain and ends the work in it.
+// finished reports whether a domain is finished.
+func (x *tx) finished(domain string) (finished bool, err error) {
+	err = x.get("SELECT finished FROM domains WHERE name = $1", []any{domain}, &finished)
+	return finished, ignoreNone(err)
+}
+
+// forgetDomain erases the passwords of a domain, needs none any more, and ends
+// the work in it.
 func (x *tx) forgetDomain(domain string) error {
 	n, err := x.exec("DELETE FROM credentials WHERE account_id IN (SELECT id FROM accounts WHERE domain = $1)", domain)
 	if err != nil {
 		return err
 	}
 	x.erased = x.erased || n > 0
-	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, owner = '', lease_until = 0, fence = fence + 1
-		WHERE domain = $1 AND (due > 0 OR owner <> '')`, domain)
+	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, needs_password = FALSE,
+		owner = '', lease_until = 0, fence = fence + 1
+		WHERE domain = $1 AND (due > 0 OR owner <> '' OR needs_password)`, domain)
 	return err
 }

@@ -69,12 +69,15 @@ func (s *Store) sealNewest(x *tx, a Account, password config.Secret, now time.Ti
 // each side that has none which it takes, and makes the account due, so that
 // the servers are tried with it. proved says that it has just opened the target;
 // nothing says so of the source, which is tried once. A password that a server
-// has refused before is not tried there again. In any other case it changes
-// nothing.
+// has refused before is not tried there again. In any other case, and in a
+// finished domain, it changes nothing.
 func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secret, proved bool) error {
 	return s.write(ctx, func(x *tx) error {
 		a, err := x.accountByID(id)
 		if err != nil || a.State != Active || !a.NeedsPassword {
+			return err
+		}
+		if finished, err := x.finished(a.Identity.Domain); err != nil || finished {
 			return err
 		}
 		now, news := time.Now(), false
