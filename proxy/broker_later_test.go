@@ -36,6 +36,22 @@ func TestFinishedDomain(t *testing.T) {
 	}
 }
 
+// Who is kept on the source has no other mailbox: he gets it until the
+// administrator ends that by force.
+func TestExcludedAccountIsNotCompletedAway(t *testing.T) {
+	w := newWorld(t)
+	w.put("excluded", "-", store.NewAccount{})
+	w.check(w.store.SetActive(w.ctx, "example.com", false))
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteWhole, false))
+	if got := w.login(config.IMAP); got != "source" {
+		t.Error(got)
+	}
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteForced, false))
+	if got := w.login(config.IMAP); got != "miss" {
+		t.Errorf("after force: %s", got)
+	}
+}
+
 // While the last passes go on, nobody begins.
 func TestNobodyBeginsDuringTheCompletion(t *testing.T) {
 	w := newWorld(t)

@@ -40,8 +40,9 @@ func (s *Store) DomainState(ctx context.Context, domain string) (d DomainState, 
 }
 
 // unfinished are the states that keep a domain from being finished: the source
-// is still needed. An active account is in its last pass, or that has failed.
-var unfinished = []State{Provisioning, Copying, Active, AtSource, Conflict, Waiting, Failed}
+// is still needed. An active account is in its last pass, or that has failed; an
+// excluded one has no other mailbox.
+var unfinished = []State{Provisioning, Copying, Active, AtSource, Conflict, Waiting, Failed, Excluded}
 
 // Unfinished lists the accounts of a domain that keep it from being finished,
 // by address, after one address, at most limit.

@@ -98,6 +98,28 @@ func TestCatchUpIsPatient(t *testing.T) {
 	}
 }
 
+// An excluded account has its mailbox on the source only: its domain is finished
+// by force, or not at all.
+func TestExcludedAccountKeepsTheSource(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	_, err := s.Exclude(t.Context(), identity("anna"))
+	ok(t, err)
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	for _, how := range []Completing{CompleteWhole, CompleteForced} {
+		left, err := s.Unfinished(t.Context(), "example.com", "", 10)
+		ok(t, err)
+		n, err := s.CountUnfinished(t.Context(), "example.com")
+		if err != nil || n != 1 || len(left) != 1 || left[0].State != Excluded {
+			t.Errorf("%d are left, %+v, %v", n, left, err)
+		}
+		ok(t, s.Complete(t.Context(), "example.com", how, false))
+		d, err := s.DomainState(t.Context(), "example.com")
+		if err != nil || d.Finished != (how == CompleteForced) || d.Completing != NotCompleting {
+			t.Errorf("%s: %+v, %v", how, d, err)
+		}
+	}
+}
+
 // needing is an active account whose last pass was given up for want of a
 // password, in a domain that is finished all the same.
 func needing(t *testing.T, s *Store, local string) Account {
