@@ -151,9 +151,10 @@ func (x *tx) finished(domain string) (finished bool, err error) {
 	return finished, ignoreNone(err)
 }
 
-// forgetDomain erases the passwords of a domain, needs none any more, and ends
-// the work in it.
+// forgetDomain erases the passwords of a domain, needs none any more, ends the
+// work in it, and has it published.
 func (x *tx) forgetDomain(domain string) error {
+	x.changes = append(x.changes, Change{Finished: domain})
 	n, err := x.exec("DELETE FROM credentials WHERE account_id IN (SELECT id FROM accounts WHERE domain = $1)", domain)
 	if err != nil {
 		return err
