@@ -70,6 +70,9 @@ func TestComplete(t *testing.T) {
 	if _, err := w.client.Retry(t.Context(), "bert@example.com", config.Secret{}); status(t, err) != http.StatusConflict || !strings.Contains(err.Error(), "is finished") {
 		t.Errorf("%v", err)
 	}
+	if _, err := w.client.Adopt(t.Context(), "bert@example.com"); status(t, err) != http.StatusConflict || !strings.Contains(err.Error(), "is finished") {
+		t.Errorf("%v", err)
+	}
 }
 
 // The administrator may give a password where one is needed, and nowhere else.

@@ -332,12 +332,8 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
-	state, err := s.Store.DomainState(ctx, a.Identity.Domain)
-	if err != nil {
+	if err := s.notFinished(ctx, a); err != nil {
 		return Account{}, err
-	}
-	if state.Finished {
-		return Account{}, conflict(fmt.Sprintf("the migration of %s is finished: its source is never asked again", a.Identity.Domain))
 	}
 	password, err := readPassword(r)
 	if err != nil {
@@ -349,6 +345,15 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 			a.Identity.Address(), a.State))
 	}
 	return s.viewAccount(again), err
+}
+
+// notFinished refuses to work on an account of a finished domain.
+func (s *Server) notFinished(ctx context.Context, a store.Account) error {
+	state, err := s.Store.DomainState(ctx, a.Identity.Domain)
+	if err == nil && state.Finished {
+		err = conflict(fmt.Sprintf("the migration of %s is finished: its source is never asked again", a.Identity.Domain))
+	}
+	return err
 }
 
 // retryWith makes an account go on, with a new password if one is given.

@@ -251,6 +251,9 @@ func (s *Server) adopt(ctx context.Context, r *http.Request) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
+	if err := s.notFinished(ctx, a); err != nil {
+		return Account{}, err
+	}
 	adopted, err := s.Store.Adopt(ctx, a.Identity.Address())
 	if errors.Is(err, store.ErrChanged) {
 		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account in conflict can be adopted", a.Identity.Address(), a.State))

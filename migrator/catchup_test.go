@@ -223,20 +223,21 @@ func TestFolderRemovedOnTheTarget(t *testing.T) {
 }
 
 // A password that the source refuses is asked for once. The next one of the
-// owner's is tried once as well, and never decides whether he may log in.
+// owner's is tried once as well, and never decides whether he may log in; the
+// administrator's is tried whenever he gives it.
 func TestSourceRefusesThePassword(t *testing.T) {
 	source, target, _, b := moved(t, twoFolders)
 	source.with(func() {
 		source.password = "changed"
 		source.box("INBOX").add(fakeMail{body: message(9001, "new")})
 	})
-	tried := func(password string, more int) store.Account {
+	tried := func(password string, proved bool, more int) store.Account {
 		t.Helper()
 		before := source.logins
 		if password != "" {
 			a, err := b.store.Account(t.Context(), identity("anna").Address())
 			if err == nil {
-				err = b.store.KeepPassword(t.Context(), a.ID, config.NewSecret(password), false)
+				err = b.store.KeepPassword(t.Context(), a.ID, config.NewSecret(password), proved)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -248,13 +249,17 @@ func TestSourceRefusesThePassword(t *testing.T) {
 		}
 		return a
 	}
-	for i, password := range []string{"", "", "wrong too", "wrong too"} {
-		a := tried(password, []int{1, 0, 1, 0}[i])
+	for _, try := range []struct {
+		password string
+		proved   bool // by its owner's login on the target
+		more     int
+	}{{"", false, 1}, {"", false, 0}, {"wrong too", false, 1}, {"wrong too", false, 1}, {secret, true, 1}, {secret, true, 0}} {
+		a := tried(try.password, try.proved, try.more)
 		if a.State != store.Active || !a.NeedsPassword || !strings.Contains(a.Reason, "needs a password") {
 			t.Fatalf("%+v", a)
 		}
 	}
-	a := tried("changed", 1)
+	a := tried("changed", false, 1)
 	caughtUp(t, a)
 	if a.NeedsPassword || len(target.contents("INBOX")) != 151 {
 		t.Errorf("%+v", a)

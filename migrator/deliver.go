@@ -190,7 +190,7 @@ func (c *copier) lookForAside(ctx context.Context, b *batch, m store.SetAside, r
 		if found, err = c.digestTarget(ctx, c.f, found); err != nil {
 			return err
 		}
-		if done, err = c.noteMatches(ctx, c.f, match([]original{{m.SourceUID, sum}}, found), true); err != nil {
+		if done, err = c.noteMatches(ctx, c.f, match([]original{{uid: m.SourceUID, sum: sum}}, found), true); err != nil {
 			return err
 		}
 	}

@@ -78,7 +78,11 @@ func NewBroker(o BrokerOptions) (*Broker, error) {
 	b.cancel = cancel
 	b.wg.Go(func() {
 		for c := range changes {
-			b.watches.changed(c)
+			if c.Finished != "" {
+				b.watches.finished(c.Finished)
+			} else {
+				b.watches.changed(c)
+			}
 		}
 	})
 	b.wg.Go(func() {

@@ -110,8 +110,9 @@ func (l *login) relay(s *side) (*upstream.Session, error) {
 }
 
 // relayToSource is relay, until the account begins to move or lives on the
-// target: then the connection to the source is closed, and the client comes
-// back. One that stayed would write into a mailbox that is being copied.
+// target, or its domain is finished: then the connection to the source is closed,
+// and the client comes back. One that stayed would write into a mailbox that is
+// being copied, or that nobody looks into any more.
 func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	session, err := l.relay(l.source)
 	if err != nil {
@@ -124,21 +125,14 @@ func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	}
 	w := l.b.watches.add(l.id.Address(), until, func() { _ = conn.Close() })
 	session.Conn = &watchedConn{Conn: conn, watch: w}
-	// Whatever was published before the watch began is in the row.
-	a, err := l.b.store.Account(ctx, l.id.Address())
-	switch {
-	case errors.Is(err, store.ErrNotFound) && l.facts.account != nil:
-		err = errRemoved
-	case errors.Is(err, store.ErrNotFound):
-		return session, nil
-	case err == nil && !until(a.State) && !livesOnTarget(a):
+	// Whatever was published before the watch began is in the store.
+	err = l.read(ctx)
+	a := l.facts.account
+	if err == nil && !l.facts.finished && (a == nil || !until(a.State) && !livesOnTarget(*a)) {
 		return session, nil
 	}
 	_ = session.Conn.Close()
-	if err != nil {
-		return nil, err
-	}
-	return nil, l.know(ctx, &a)
+	return nil, err
 }
 
 // leavesSource: nobody who logs in to an account in this state gets its old
@@ -274,7 +268,7 @@ func (l *login) await(ctx context.Context) (*upstream.Session, error) {
 	}, nil)
 	defer w.cancel()
 	before := l.facts.account.State
-	if err := l.read(ctx); err != nil || l.facts.account == nil || l.facts.account.State != before {
+	if err := l.read(ctx); err != nil || l.facts.account == nil || l.facts.account.State != before || l.facts.finished {
 		return nil, err
 	}
 	select {
@@ -303,7 +297,7 @@ func (l *login) parkNow(ctx context.Context) (*upstream.Session, error) {
 	w := l.b.watches.add(l.id.Address(), func(s store.State) bool { return !parked(s) }, end)
 	w.markParked()
 	session.Conn = &watchedConn{Conn: session.Conn, watch: w}
-	if err := l.read(ctx); err != nil || l.facts.account == nil || !parked(l.facts.account.State) {
+	if err := l.read(ctx); err != nil || l.facts.account == nil || !parked(l.facts.account.State) || l.facts.finished {
 		_ = session.Conn.Close()
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -33,6 +36,143 @@ func TestFinishedDomain(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Who is kept on the source has no other mailbox: he gets it until the
+// administrator ends that by force.
+func TestExcludedAccountIsNotCompletedAway(t *testing.T) {
+	w := newWorld(t)
+	w.put("excluded", "-", store.NewAccount{})
+	w.check(w.store.SetActive(w.ctx, "example.com", false))
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteWhole, false))
+	if got := w.login(config.IMAP); got != "source" {
+		t.Error(got)
+	}
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteForced, false))
+	if got := w.login(config.IMAP); got != "miss" {
+		t.Errorf("after force: %s", got)
+	}
+}
+
+// finish ends the migration of the domain by force.
+func (w *world) finish() {
+	w.t.Helper()
+	w.check(w.store.SetActive(w.ctx, "example.com", false))
+	w.check(w.store.Complete(w.ctx, "example.com", store.CompleteForced, true))
+	d, err := w.store.DomainState(w.ctx, "example.com")
+	if err != nil || !d.Finished {
+		w.t.Fatalf("%+v, %v", d, err)
+	}
+}
+
+// When a domain is finished, the sessions on its source end, and those in parked
+// mailboxes: what is done there from then on would be lost, or never end.
+func TestSessionsEndWithTheirDomain(t *testing.T) {
+	for _, tt := range []struct{ state, origin, want string }{
+		{"unknown", "-", "source"}, // stopped, and the target is away
+		{"at_source", "-", "source"},
+		{"excluded", "-", "source"},
+		{"conflict", "-", "source"},
+		{"copying", "created", "park"},
+		{"failed", "created", "park"},
+	} {
+		t.Run(tt.state, func(t *testing.T) {
+			w := newWorld(t)
+			w.put(tt.state, tt.origin, store.NewAccount{Mode: config.ModeAccounts})
+			w.check(w.store.SetActive(w.ctx, "example.com", false))
+			w.target.set("unavailable")
+			session, err := w.broker.Login(w.ctx, w.attempt(config.IMAP))
+			w.check(err)
+			defer session.Conn.Close()
+			if on := map[bool]string{true: "park", false: "source"}[session.Server == parkedServer]; on != tt.want {
+				t.Fatalf("the session is on %s", on)
+			}
+			if _, state := w.account(); state != tt.state {
+				t.Fatalf("the account is %s", state)
+			}
+			w.check(session.Conn.SetDeadline(time.Now().Add(10 * time.Second)))
+			w.finish()
+			if _, err := io.Copy(io.Discard, session.Reader); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the session goes on")
+			}
+		})
+	}
+}
+
+// A login that is decided while its domain is finished gets what the domain has
+// then.
+func TestDomainIsFinishedDuringALogin(t *testing.T) {
+	for _, state := range []string{"unknown", "at_source", "excluded", "copying"} {
+		t.Run(state, func(t *testing.T) {
+			w := newWorld(t)
+			origin := "-"
+			if state == "copying" {
+				origin = "created"
+			}
+			w.put(state, origin, store.NewAccount{Mode: config.ModeAccounts})
+			w.check(w.store.SetActive(w.ctx, "example.com", false))
+			w.source.change = w.finish
+			if got := w.login(config.IMAP); got != "miss" {
+				t.Error(got)
+			}
+			w.source.idle()
+		})
+	}
+}
+
+// Nor does it get a session where the domain is finished when all is decided,
+// just as that session's watch begins.
+func TestDomainIsFinishedAsASessionBegins(t *testing.T) {
+	for name, ago := range map[string]time.Duration{"park": 0, "source": 2 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.put("failed", "created", store.NewAccount{Mode: config.ModeAccounts})
+			watched := func() bool {
+				w.broker.watches.mu.Lock()
+				defer w.broker.watches.mu.Unlock()
+				return len(w.broker.watches.byAddress) > 0
+			}
+			finished := false
+			w.broker.now = func() time.Time { // is asked whenever the account is read
+				if !finished && watched() {
+					finished = true
+					w.finish()
+				}
+				return time.Now().Add(ago)
+			}
+			session, err := w.broker.Login(w.ctx, w.attempt(config.IMAP))
+			if session != nil {
+				session.Conn.Close()
+				t.Fatalf("a session on %s", session.Server)
+			}
+			if got := w.result(nil, err); got != "miss" || !finished {
+				t.Error(got, finished)
+			}
+			w.source.idle()
+		})
+	}
+}
+
+// A login that waits for the move of its password waits no longer than that goes
+// on.
+func TestFinishedDomainIsNotAwaited(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Domains[0].Mode = config.ModePasswords })
+	changes, cancel := w.store.Subscribe(false)
+	defer cancel()
+	got := make(chan string, 1)
+	go func() { got <- w.login(config.IMAP) }()
+	if c := <-changes; c.State != store.Provisioning {
+		t.Fatal(c.State)
+	}
+	w.finish()
+	select {
+	case r := <-got:
+		if r != "miss" {
+			t.Error(r)
+		}
+	case <-time.After(passwordWait / 2):
+		t.Error("the login still waits")
 	}
 }
 

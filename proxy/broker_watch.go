@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net"
+	"strings"
 	"sync"
 
 	"migproxy/store"
@@ -29,7 +30,7 @@ type watch struct {
 }
 
 // add begins a watch, which lasts until the account is written in a state for
-// which until is true, or until cancel. end is then called once, in a
+// which until is true, until its domain is finished, or until cancel. end is then called once, in a
 // goroutine of its own, as a slow connection must not hold up the others.
 func (w *watches) add(address string, until func(store.State) bool, end func()) *watch {
 	one := &watch{owner: w, address: address, until: until, end: end, done: make(chan struct{})}
@@ -61,6 +62,21 @@ func (w *watches) changed(c store.Change) {
 	defer w.mu.Unlock()
 	for o := range w.byAddress[c.Address] {
 		if o.until(c.State) {
+			w.endLocked(o)
+		}
+	}
+}
+
+// finished ends all watches in a domain: its accounts have the target only, and
+// whatever they were to become, they will not.
+func (w *watches) finished(domain string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for address, set := range w.byAddress {
+		if !strings.HasSuffix(address, "@"+domain) {
+			continue
+		}
+		for o := range set {
 			w.endLocked(o)
 		}
 	}

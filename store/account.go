@@ -108,9 +108,11 @@ func (a Account) Moved() bool {
 	return a.State == Active || a.State == Finished || a.State == Native
 }
 
-// Change is published when an account was written.
+// Change is published when an account was written, or when a domain is finished.
 type Change struct {
 	AccountID int64
 	Address   string
 	State     State
+	// Finished is the domain that is finished; then the other fields are zero.
+	Finished string
 }

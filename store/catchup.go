@@ -8,7 +8,7 @@ import (
 // These methods belong to accounts that have flipped.
 
 // RefusePassword notes that one side no longer takes the password kept for it:
-// Password does not give it any more, and KeepPassword does not take it again.
+// Password does not give it any more. KeepPassword says when it is tried again.
 func (c *Claim) RefusePassword(ctx context.Context, side Side) error {
 	return c.write(ctx, func(x *tx) error {
 		_, err := x.exec("UPDATE credentials SET refused = TRUE WHERE account_id = $1 AND side = $2", c.id, side)

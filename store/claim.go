@@ -34,10 +34,14 @@ func (s *Store) TakeBack(ctx context.Context, owner string) error {
 // due before it is its turn: whoever is being moved is waiting for it.
 const catchUpPatience = 10 * time.Minute
 
+// notFinished: the domain of an account is not finished.
+const notFinished = "domain NOT IN (SELECT name FROM domains WHERE finished)"
+
 // ClaimNext claims the account that has been due for longest, those that are to
 // be caught up after those that are being moved or finished; nil when none is.
 // owner must not be empty. A waiting or failed account goes on in the state in
-// which its work stopped: provisioning or copying.
+// which its work stopped: provisioning or copying. One of a finished domain is
+// never claimed, as its source is not asked any more.
 func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
 	if owner == "" {
 		return nil, errors.New("a claim needs an owner")
@@ -51,7 +55,7 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 				WHEN origin IN ('created', 'adopted') THEN 'copying' ELSE 'provisioning' END,
 			updated_at = $3
 			WHERE id = (SELECT id FROM accounts
-				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3)
+				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3) AND `+notFinished+`
 				ORDER BY due + CASE WHEN state = 'active' AND finishing = '' THEN $4 ELSE 0 END, id LIMIT 1)
 			RETURNING id, fence`,
 			[]any{owner, millis(now.Add(lease)), millis(now), catchUpPatience.Milliseconds()}, &c.id, &c.fence)
@@ -77,12 +81,12 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 	return claim, nil
 }
 
-// NextDue is when the next unclaimed account is due; zero when none is. An
-// account whose claim has run out counts as unclaimed.
+// NextDue is when the next unclaimed account that ClaimNext would claim is due;
+// zero when none is. An account whose claim has run out counts as unclaimed.
 func (s *Store) NextDue(ctx context.Context) (time.Time, error) {
 	var due int64
 	err := s.r.QueryRowContext(ctx, `SELECT COALESCE(MIN(due), 0) FROM accounts
-		WHERE due > 0 AND (owner = '' OR lease_until < $1)`, time.Now().UnixMilli()).Scan(&due)
+		WHERE due > 0 AND (owner = '' OR lease_until < $1) AND `+notFinished, time.Now().UnixMilli()).Scan(&due)
 	return moment(due), dbError(err)
 }
 

@@ -40,8 +40,9 @@ func (s *Store) DomainState(ctx context.Context, domain string) (d DomainState, 
 }
 
 // unfinished are the states that keep a domain from being finished: the source
-// is still needed. An active account is in its last pass, or that has failed.
-var unfinished = []State{Provisioning, Copying, Active, AtSource, Conflict, Waiting, Failed}
+// is still needed. An active account is in its last pass, or that has failed; an
+// excluded one has no other mailbox.
+var unfinished = []State{Provisioning, Copying, Active, AtSource, Conflict, Waiting, Failed, Excluded}
 
 // Unfinished lists the accounts of a domain that keep it from being finished,
 // by address, after one address, at most limit.
@@ -144,14 +145,23 @@ func (x *tx) settleCompletion(domain string) error {
 	return x.event("", text)
 }
 
-// forgetDomain erases the passwords of a domain and ends the work in it.
+// finished reports whether a domain is finished.
+func (x *tx) finished(domain string) (finished bool, err error) {
+	err = x.get("SELECT finished FROM domains WHERE name = $1", []any{domain}, &finished)
+	return finished, ignoreNone(err)
+}
+
+// forgetDomain erases the passwords of a domain, needs none any more, ends the
+// work in it, and has it published.
 func (x *tx) forgetDomain(domain string) error {
+	x.changes = append(x.changes, Change{Finished: domain})
 	n, err := x.exec("DELETE FROM credentials WHERE account_id IN (SELECT id FROM accounts WHERE domain = $1)", domain)
 	if err != nil {
 		return err
 	}
 	x.erased = x.erased || n > 0
-	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, owner = '', lease_until = 0, fence = fence + 1
-		WHERE domain = $1 AND (due > 0 OR owner <> '')`, domain)
+	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, needs_password = FALSE,
+		owner = '', lease_until = 0, fence = fence + 1
+		WHERE domain = $1 AND (due > 0 OR owner <> '' OR needs_password)`, domain)
 	return err
 }

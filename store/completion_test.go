@@ -3,6 +3,8 @@ package store
 import (
 	"testing"
 	"time"
+
+	"migproxy/config"
 )
 
 // flipped is an active account.
@@ -93,5 +95,91 @@ func TestCatchUpIsPatient(t *testing.T) {
 	due(bert.ID, time.Second)
 	if c := claim(t, s); c.Account.ID != anna.ID {
 		t.Errorf("%+v", c.Account)
+	}
+}
+
+// An excluded account has its mailbox on the source only: its domain is finished
+// by force, or not at all.
+func TestExcludedAccountKeepsTheSource(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	_, err := s.Exclude(t.Context(), identity("anna"))
+	ok(t, err)
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	for _, how := range []Completing{CompleteWhole, CompleteForced} {
+		left, err := s.Unfinished(t.Context(), "example.com", "", 10)
+		ok(t, err)
+		n, err := s.CountUnfinished(t.Context(), "example.com")
+		if err != nil || n != 1 || len(left) != 1 || left[0].State != Excluded {
+			t.Errorf("%d are left, %+v, %v", n, left, err)
+		}
+		ok(t, s.Complete(t.Context(), "example.com", how, false))
+		d, err := s.DomainState(t.Context(), "example.com")
+		if err != nil || d.Finished != (how == CompleteForced) || d.Completing != NotCompleting {
+			t.Errorf("%s: %+v, %v", how, d, err)
+		}
+	}
+}
+
+// needing is an active account whose last pass was given up for want of a
+// password, in a domain that is finished all the same.
+func needing(t *testing.T, s *Store, local string) Account {
+	t.Helper()
+	a := flipped(t, s, local)
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	ok(t, s.Complete(t.Context(), "example.com", CompleteForced, false))
+	c := claim(t, s)
+	ok(t, c.NeedPassword(t.Context(), true))
+	ok(t, c.Release(t.Context(), Active, "it needs a password", time.Time{}, true))
+	ok(t, s.SettleCompletion(t.Context(), "example.com"))
+	if d, err := s.DomainState(t.Context(), "example.com"); err != nil || !d.Finished {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	a, err := s.Account(t.Context(), a.Identity.Address())
+	ok(t, err)
+	return a
+}
+
+// In a finished domain no account waits for a password, and none is kept.
+func TestFinishedDomainNeedsNoPassword(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := needing(t, s, "anna")
+	if a.NeedsPassword || a.HasPassword || !a.Due.IsZero() {
+		t.Errorf("after the end: %+v", a)
+	}
+	// As an older version left it.
+	_, err := s.w.ExecContext(t.Context(), "UPDATE accounts SET needs_password = TRUE")
+	ok(t, err)
+	for _, proved := range []bool{true, false} {
+		ok(t, s.KeepPassword(t.Context(), a.ID, config.NewSecret("his next login"), proved))
+		if a, err = s.Account(t.Context(), "anna@example.com"); err != nil || a.HasPassword || !a.Due.IsZero() {
+			t.Errorf("proved %t: %+v, %v", proved, a, err)
+		}
+	}
+}
+
+// Nobody works on an account of a finished domain, however it came to be due,
+// and nobody waits to.
+func TestFinishedDomainHasNoWork(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := needing(t, s, "anna")
+	_, err := s.Retry(t.Context(), a.Identity.Address())
+	ok(t, err)
+	if c, err := s.ClaimNext(t.Context(), "worker", time.Minute); err != nil || c != nil {
+		t.Errorf("claimed %+v, %v", c, err)
+	}
+	if due, err := s.NextDue(t.Context()); err != nil || !due.IsZero() {
+		t.Errorf("due %v, %v", due, err)
+	}
+}
+
+func TestFinishedDomainAdoptsNobody(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	put(t, s, "anna", Conflict, OriginUnknown)
+	ok(t, s.SetActive(t.Context(), "example.com", false))
+	ok(t, s.Complete(t.Context(), "example.com", CompleteForced, false))
+	_, err := s.Adopt(t.Context(), "anna@example.com")
+	expect(t, err, ErrChanged)
+	if a, err := s.Account(t.Context(), "anna@example.com"); err != nil || a.State != Conflict || !a.Due.IsZero() {
+		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -52,13 +52,18 @@ func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun boo
 }
 
 // Adopt has the mail of an account in conflict copied into what the target has
-// under its name, whose password is never set. Others are ErrChanged.
+// under its name, whose password is never set. Others, and those of a finished
+// domain, are ErrChanged.
 func (s *Store) Adopt(ctx context.Context, address string) (a Account, err error) {
 	err = s.write(ctx, func(x *tx) error {
 		if a, err = x.account(address); err != nil {
 			return err
 		}
-		if a.State != Conflict {
+		finished, err := x.finished(a.Identity.Domain)
+		if err != nil {
+			return err
+		}
+		if a.State != Conflict || finished {
 			return ErrChanged
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0, due = $3, updated_at = $3

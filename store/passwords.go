@@ -67,14 +67,19 @@ func (s *Store) sealNewest(x *tx, a Account, password config.Secret, now time.Ti
 
 // KeepPassword keeps a password for an active account that NeedsPassword, for
 // each side that has none which it takes, and makes the account due, so that
-// the servers are tried with it. proved says that it has just opened the target;
-// nothing says so of the source, which is tried once. A password that a server
-// has refused before is not tried there again. In any other case it changes
-// nothing.
+// the servers are tried with it. proved says that it has just opened the target
+// at a login; nothing says so of the source, which is tried once: a password
+// that it has refused before is not tried there again. What has opened the
+// target is tried there again, as the refusal was a mistake; so is on both sides
+// what the administrator gives (proved is false). In any other case, and in a
+// finished domain, it changes nothing.
 func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secret, proved bool) error {
 	return s.write(ctx, func(x *tx) error {
 		a, err := x.accountByID(id)
 		if err != nil || a.State != Active || !a.NeedsPassword {
+			return err
+		}
+		if finished, err := x.finished(a.Identity.Domain); err != nil || finished {
 			return err
 		}
 		now, news := time.Now(), false
@@ -84,6 +89,13 @@ func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secr
 			case err != nil && !errors.Is(err, ErrNoPassword):
 				return err
 			case err == nil && kept.password.Reveal() == password.Reveal():
+				if !kept.refused || proved && side == SideSource {
+					continue
+				}
+				news = true
+				if err := x.unrefusePassword(id, side, now); err != nil {
+					return err
+				}
 				continue
 			case err == nil && !kept.refused && !(proved && side == SideTarget):
 				continue
@@ -154,6 +166,12 @@ func (x *tx) erasePasswords(id int64) error {
 
 func (x *tx) usePassword(id int64, side Side, now time.Time) error {
 	_, err := x.exec("UPDATE credentials SET used_at = $1 WHERE account_id = $2 AND side = $3", millis(now), id, side)
+	return err
+}
+
+// unrefusePassword takes back that a side has refused the password kept for it.
+func (x *tx) unrefusePassword(id int64, side Side, now time.Time) error {
+	_, err := x.exec("UPDATE credentials SET refused = FALSE, used_at = $1 WHERE account_id = $2 AND side = $3", millis(now), id, side)
 	return err
 }
 

@@ -325,3 +325,39 @@ func TestKeepPassword(t *testing.T) {
 		t.Errorf("a new password was kept during the claim: %+v, %v", a, err)
 	}
 }
+
+// A server that says "no" once to the right password, because something behind
+// it failed, does not make it useless for ever.
+func TestPasswordRefusedByMistake(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	a := flipped(t, s, "anna")
+	ok(t, s.CatchUpNow(t.Context(), a.ID, time.Now()))
+	c := claim(t, s)
+	ok(t, c.RefusePassword(t.Context(), SideSource))
+	ok(t, c.RefusePassword(t.Context(), SideTarget))
+	ok(t, c.NeedPassword(t.Context(), true))
+	ok(t, c.Release(t.Context(), Active, "it needs a password", time.Time{}, true))
+	for _, tt := range []struct {
+		name           string
+		proved         bool
+		source, target error
+	}{
+		{"its owner logs in on the target", true, ErrNoPassword, nil},
+		{"the administrator gives it", false, nil, nil},
+	} {
+		ok(t, s.KeepPassword(t.Context(), a.ID, config.NewSecret("secret"), tt.proved))
+		for side, want := range map[Side]error{SideSource: tt.source, SideTarget: tt.target} {
+			if p, _, err := s.Password(t.Context(), a.ID, side); !errors.Is(err, want) || err == nil && p.Reveal() != "secret" {
+				t.Errorf("%s: %s: %q, %v; want %v", tt.name, side, p.Reveal(), err, want)
+			}
+		}
+		// Each time the servers are tried again.
+		c := claim(t, s)
+		ok(t, c.Release(t.Context(), Active, "it needs a password", time.Time{}, true))
+	}
+	// What is not refused is no news.
+	ok(t, s.KeepPassword(t.Context(), a.ID, config.NewSecret("secret"), false))
+	if a, err := s.Account(t.Context(), "anna@example.com"); err != nil || !a.Due.IsZero() {
+		t.Errorf("%+v, %v", a, err)
+	}
+}

@@ -3,7 +3,8 @@ package store
 import "sync"
 
 // hub passes changes on to subscribers. What a subscriber has not taken yet is
-// kept once for each account, so that its size is bounded by theirs.
+// kept once for each account and each finished domain, so that its size is
+// bounded by theirs.
 type hub struct {
 	mu     sync.Mutex
 	subs   map[*subscription]struct{}
@@ -19,12 +20,19 @@ type subscription struct {
 	once   sync.Once
 
 	mu      sync.Mutex
-	pending map[int64]Change
-	order   []int64 // keys of pending, oldest first
+	pending map[subject]Change
+	order   []subject // keys of pending, oldest first
 }
 
-// Subscribe publishes what becomes of accounts, and, when events is true, a
-// Change with AccountID 0 for each new event. A slow subscriber never blocks a
+// subject is what a change is about: an account, a finished domain, or the
+// events.
+type subject struct {
+	account  int64
+	finished string
+}
+
+// Subscribe publishes what becomes of accounts, which domains are finished, and,
+// when events is true, a Change with AccountID 0 for each new event. A slow subscriber never blocks a
 // writer: of several changes of one account, and of several events, it gets at
 // least the last. cancel closes the channel.
 func (s *Store) Subscribe(events bool) (changes <-chan Change, cancel func()) {
@@ -34,7 +42,7 @@ func (s *Store) Subscribe(events bool) (changes <-chan Change, cancel func()) {
 		wake:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
-		pending: make(map[int64]Change),
+		pending: make(map[subject]Change),
 	}
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
@@ -61,7 +69,7 @@ func (h *hub) publish(changes []Change) {
 	defer h.mu.Unlock()
 	for sub := range h.subs {
 		for _, c := range changes {
-			if c.AccountID != 0 || sub.events {
+			if c.AccountID != 0 || c.Finished != "" || sub.events {
 				sub.put(c)
 			}
 		}
@@ -80,11 +88,12 @@ func (h *hub) close() {
 }
 
 func (s *subscription) put(c Change) {
+	about := subject{c.AccountID, c.Finished}
 	s.mu.Lock()
-	if _, waiting := s.pending[c.AccountID]; !waiting {
-		s.order = append(s.order, c.AccountID)
+	if _, waiting := s.pending[about]; !waiting {
+		s.order = append(s.order, about)
 	}
-	s.pending[c.AccountID] = c
+	s.pending[about] = c
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -98,10 +107,10 @@ func (s *subscription) take() (Change, bool) {
 	if len(s.order) == 0 {
 		return Change{}, false
 	}
-	id := s.order[0]
+	about := s.order[0]
 	s.order = s.order[1:]
-	c := s.pending[id]
-	delete(s.pending, id)
+	c := s.pending[about]
+	delete(s.pending, about)
 	return c, true
 }
 

@@ -51,6 +51,23 @@ func TestSubscribe(t *testing.T) {
 	begin(t, s, "bert", "x") // is not kept for those who left
 }
 
+// Whoever is told of accounts is told of each domain that is finished, too.
+func TestFinishedDomainIsPublished(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	changes, cancel := s.Subscribe(false)
+	defer cancel()
+	domains := []string{"example.com", "example.net"}
+	for _, domain := range domains {
+		ok(t, s.SetActive(t.Context(), domain, false))
+		ok(t, s.Complete(t.Context(), domain, CompleteWhole, false))
+	}
+	for _, domain := range domains {
+		if c, _ := next(t, changes); c != (Change{Finished: domain}) {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
 // TestSlowSubscriberGetsTheLast: nobody reads while an account changes many
 // times and from several goroutines; then the last change is the account's state.
 func TestSlowSubscriberGetsTheLast(t *testing.T) {

@@ -229,11 +229,16 @@ func TestComplete(t *testing.T) {
 	if o := runCLI(t, append([]string{"stop"}, flags...)...); o.status != exitDone {
 		t.Fatal(o.stderr)
 	}
+	if o := runCLI(t, append([]string{"account", "exclude", "dora@example.com"}, flags...)...); o.status != exitDone {
+		t.Fatal(o.stderr)
+	}
 	o := runCLI(t, append([]string{"complete"}, flags...)...)
-	if o.status != exitFailed || !strings.Contains(o.stderr, "3 accounts are left") {
+	if o.status != exitFailed || !strings.Contains(o.stderr, "4 accounts are left") {
 		t.Errorf("status %d, %s", o.status, o.stderr)
 	}
 	golden(t, "complete_left", o.stdout)
+	o = runCLI(t, append([]string{"complete", "--dry-run", "--force"}, flags...)...)
+	golden(t, "complete_plan_forced", o.stdout)
 	o = runCLI(t, append([]string{"complete", "--force"}, flags...)...)
 	if o.status != exitDone || o.stderr != "" {
 		t.Errorf("status %d, %s", o.status, o.stderr)

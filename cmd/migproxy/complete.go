@@ -33,7 +33,8 @@ func newComplete(connect connector) *cobra.Command {
 		Long: `Looks once more at the source of every account that lives on the target, copies
 what has arrived there, and finishes the account; its sealed passwords are erased
 then. A domain of which every account is finished is finished itself: its source
-is never asked again. Ctrl-C leaves the work running on the server.`,
+is never asked again. Excluded accounts, which live on the source only, keep it
+from that, unless --force is given. Ctrl-C leaves the work running on the server.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect()
@@ -85,6 +86,10 @@ func planCompletion(ctx context.Context, c *admin.Client, o completeOptions) err
 // fate is what complete does with an account.
 func fate(a admin.Account, o completeOptions) string {
 	switch {
+	case a.State == store.Excluded && o.force:
+		return "is excluded, lives on the source only, and would lose it"
+	case a.State == store.Excluded:
+		return "is excluded and lives on the source only: move it to the target by hand, then --force"
 	case a.State != store.Active && o.force:
 		return "has not moved and would lose its source"
 	case a.State != store.Active:
