@@ -106,13 +106,26 @@ func replaced(f *folder) error {
 // known of the first of them.
 func (c *copier) copy(ctx context.Context, uids []uint32, metas []imapwire.Meta) error {
 	err := c.copyWindows(ctx, uids, metas)
-	if err == nil || errors.Is(err, errStopped) {
-		err = errors.Join(err, c.collectAll(ctx))
+	if err == nil || errors.Is(err, errStopped) || errors.Is(err, errLeftOver) {
+		err = orLeftOver(err, c.collectAll(ctx))
 	}
 	if c.broken != nil && len(c.flight) > 0 {
 		c.noteTargetCut(c.flight[0])
 	}
-	return errors.Join(err, c.flush(ctx))
+	return orLeftOver(err, c.flush(ctx))
+}
+
+// orLeftOver joins errors. A folder is left over only if nothing else went
+// wrong: what is sent and not settled would be sent again.
+func orLeftOver(errs ...error) error {
+	is := func(err error) bool { return errors.Is(err, errLeftOver) }
+	if slices.ContainsFunc(errs, is) {
+		if err := errors.Join(slices.DeleteFunc(errs, is)...); err != nil {
+			return err
+		}
+		return errLeftOver
+	}
+	return errors.Join(errs...)
 }
 
 // copyWindows lists messages and sends them, a window at a time, and leaves the
@@ -124,7 +137,7 @@ func (c *copier) copyWindows(ctx context.Context, uids []uint32, metas []imapwir
 		if !listed {
 			var err error
 			if metas, err = c.list(ctx, some); err != nil {
-				return errors.Join(err, c.collectAll(ctx))
+				return orLeftOver(err, c.collectAll(ctx))
 			}
 		}
 		if err := c.copyBatches(ctx, only(metas, some)); err != nil {

@@ -123,6 +123,15 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 				originals = append(originals, o)
 			}
 		}
+		// No intent names a settled message; one that did would end never.
+		if !renumbered {
+			runs, err := j.claim.Ledger(ctx, f.ID)
+			if err != nil {
+				return err
+			}
+			settled := newLedger(runs, f.TargetUIDValidity)
+			originals = slices.DeleteFunc(originals, func(o original) bool { return settled.hasSource(o.uid) })
+		}
 		if done, err = j.noteMatches(ctx, f, match(originals, found), true); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"migproxy/config"
 	"migproxy/store"
@@ -258,5 +259,39 @@ func TestFlagsChangeMeanwhile(t *testing.T) {
 		if marked != 2 || changed == 0 != adopt {
 			t.Errorf("adopt %v: %d changed, %d marked", adopt, changed, marked)
 		}
+	}
+}
+
+// An intent for a message that is settled already is ended like any other.
+func TestIntentOfASettledMessage(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	twice := source.box("Work").mails[3]
+	var next uint32
+	target.with(func() { next = target.box("Work").add(twice) })
+	if _, err := b.store.Retry(t.Context(), identity("anna").Address()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.store.ClaimNext(t.Context(), "other", time.Minute)
+	if err != nil || c == nil {
+		t.Fatal(c, err)
+	}
+	folders, err := c.Folders(t.Context())
+	at := slices.IndexFunc(folders, func(f store.Folder) bool { return f.Source == "Work" })
+	if err != nil || at < 0 {
+		t.Fatal(folders, err)
+	}
+	f := folders[at]
+	err = c.OpenIntent(t.Context(), &store.Intent{FolderID: f.ID, SourceUIDValidity: f.SourceUIDValidity,
+		TargetUIDValidity: f.TargetUIDValidity, TargetUIDNext: next,
+		Messages: []store.IntentMessage{{SourceUID: 4, Size: int64(len(twice.body))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Release(t.Context(), c.Account.State, "", time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	caughtUp(t, b.catchUp(t))
+	if n := len(target.contents("Work")); n != 31 {
+		t.Errorf("%d messages", n)
 	}
 }
