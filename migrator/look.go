@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"migproxy/migrator/imapwire"
@@ -66,17 +67,35 @@ func (j *job) waitQuiet(ctx context.Context, f *folder) error {
 			}
 		}
 		st, err := j.dest.Status(ctx, f.Target)
-		if isStatus(err) {
-			return nil // it is not there, so nothing can land in it
-		}
 		if err != nil {
-			return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+			return j.targetRefuses(ctx, j.dest, f, err) // nothing can land in one that is not there
 		}
 		if st.UIDNext != last {
 			last, since = st.UIDNext, time.Now()
 		}
 	}
 	return nil
+}
+
+// targetRefuses is nil if the target does not open a folder because it is not
+// there. Any other refusal may pass: it says nothing of what is in the folder.
+func (j *job) targetRefuses(ctx context.Context, conn *imapwire.Conn, f *folder, cause error) error {
+	if isStatusCode(cause, "NONEXISTENT", "TRYCREATE") {
+		return nil
+	}
+	if isStatus(cause) {
+		boxes, err := conn.List(ctx, f.Target)
+		if err != nil {
+			return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", f.Target, err))
+		}
+		pattern := strings.ContainsAny(f.Target, "*%") // as which it shows others too
+		if !slices.ContainsFunc(boxes, func(b imapwire.Mailbox) bool {
+			return selectable(b) && (!pattern || strings.EqualFold(b.Name, f.Target))
+		}) {
+			return nil
+		}
+	}
+	return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, cause))
 }
 
 // settleByLooking ends an intent with those of its messages that are on the
@@ -204,11 +223,8 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 	known := newLedger(runs, f.TargetUIDValidity)
 	j.viewed = ""
 	opened, err := j.eye.Select(ctx, f.Target)
-	if isStatus(err) {
-		return nil, nil // the folder is not there
-	}
 	if err != nil {
-		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+		return nil, j.targetRefuses(ctx, j.eye, f, err)
 	}
 	if opened.UIDValidity != 0 && f.TargetUIDValidity != 0 && opened.UIDValidity != f.TargetUIDValidity {
 		return nil, replaced(f)

@@ -295,3 +295,101 @@ func TestIntentOfASettledMessage(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+// once refuses the next command that names a folder.
+func (f *fakeServer) once(command, box, refusal string) {
+	f.onCommand = func(name, args string) string {
+		if name != command || !strings.Contains(args, `"`+box+`"`) {
+			return ""
+		}
+		f.onCommand = nil
+		return refusal
+	}
+}
+
+// A target that does not open a folder for a moment may have there all that was
+// sent: nothing is sent again before it was looked for.
+func TestTargetDoesNotOpenAFolder(t *testing.T) {
+	for name, c := range map[string]struct {
+		command, refusal string
+		late             time.Duration
+	}{
+		"unavailable":    {"SELECT", "NO [UNAVAILABLE] not now", 0},
+		"a fault":        {"SELECT", "NO [SERVERBUG] Internal error occurred", 0},
+		"no code":        {"SELECT", "NO something is wrong", 0},
+		"still storing":  {"STATUS", "NO [UNAVAILABLE] not now", 150 * time.Millisecond},
+		"without a code": {"STATUS", "NO something is wrong", 150 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(fakeMail{body: message(9001, "new")}) })
+			target.with(func() {
+				target.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+					target.onAppend = nil
+					target.once(c.command, "Work", c.refusal)
+					return verdict{cut: true, keep: true, late: c.late}
+				}
+			})
+			if a := b.catchUp(t); a.Reason == "" {
+				t.Error("no batch was cut")
+			}
+			caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+			time.Sleep(2 * c.late)
+			if n := len(target.contents("Work")); n != 31 || target.onCommand != nil {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// A target that says with no code that a folder is not there is believed if it
+// does not list it either.
+func TestFolderRemovedUnderABatch(t *testing.T) {
+	for name, refusal := range map[string]string{"a code": "NO [NONEXISTENT] no such mailbox", "no code": "NO no such mailbox"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(fakeMail{body: message(9001, "new")}) })
+			target.with(func() {
+				target.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+					target.onAppend = nil
+					target.boxes = slices.DeleteFunc(target.boxes, func(x *fakeBox) bool { return x.name == "Work" })
+					target.box("Other") // so that a new Work gets another UIDVALIDITY
+					target.box("Another")
+					target.onCommand = func(name, args string) string {
+						if (name == "SELECT" || name == "STATUS") && strings.Contains(args, `"Work"`) && target.find("Work") == nil {
+							return refusal
+						}
+						return ""
+					}
+					return verdict{cut: true}
+				}
+			})
+			if a := b.catchUp(t); a.Reason == "" {
+				t.Error("no batch was cut")
+			}
+			caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+			if n := len(target.contents("Work")); n != 1 {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// A source that does not open a folder for a moment has not lost what is in it:
+// a second copy of such a message, in another folder, is not one that has moved.
+func TestSourceDoesNotOpenAFolder(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	source.with(func() {
+		source.box("INBOX").add(fakeMail{body: source.box("Work").mails[3].body})
+		source.once("EXAMINE", "Work", "NO [UNAVAILABLE] not now")
+	})
+	if a := b.catchUp(t); a.Reason == "" {
+		t.Error("nothing was reported")
+	}
+	caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+	if n := len(target.contents("INBOX")); n != 151 {
+		t.Errorf("%d messages", n)
+	}
+}
