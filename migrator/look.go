@@ -2,6 +2,7 @@ package migrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,7 +41,11 @@ func (j *job) settleOld(ctx context.Context) error {
 			}
 			quiet[f.ID], read[f.ID] = true, map[uint32]digests{}
 		}
-		if err := j.settleByLooking(ctx, f, in, read[f.ID]); err != nil {
+		err := j.settleByLooking(ctx, f, in, read[f.ID])
+		if errors.Is(err, errReplaced) && j.claim.Account.State == store.Active {
+			err = j.matchAnew(ctx, f, in)
+		}
+		if err != nil {
 			return err
 		}
 		folders[at] = f.Folder
@@ -111,12 +116,7 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		return err
 	}
 	if renumbered && len(aside) == 0 {
-		// The UIDs mean nothing any more. All of the folder is matched anew.
-		f.Matched = false
-		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
-			return err
-		}
-		return j.settled(ctx, f, &in, nil)
+		return j.matchAnew(ctx, f, in)
 	}
 	found, err := j.arrivals(ctx, f, in.TargetUIDNext)
 	if err != nil {
@@ -164,6 +164,16 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		}
 	}
 	return j.settled(ctx, f, &in, done)
+}
+
+// matchAnew ends an intent whose UIDs, on either side, mean nothing any more:
+// what is missing in the folder is matched with all that is there.
+func (j *job) matchAnew(ctx context.Context, f *folder, in store.Intent) error {
+	f.Matched = false
+	if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
+		return err
+	}
+	return j.settled(ctx, f, &in, nil)
 }
 
 // digestNew reads messages of the target that were not read before.
@@ -227,7 +237,7 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 		return nil, j.targetRefuses(ctx, j.eye, f, err)
 	}
 	if opened.UIDValidity != 0 && f.TargetUIDValidity != 0 && opened.UIDValidity != f.TargetUIDValidity {
-		return nil, replaced(f)
+		return nil, j.replaced(f)
 	}
 	j.viewed = f.Target
 	if opened.Exists == 0 {

@@ -393,3 +393,65 @@ func TestSourceDoesNotOpenAFolder(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+// The owner of an active account may replace a folder while mail is added to it.
+// The batch under way is matched with what is there then, and nothing blocks.
+func TestFolderReplacedUnderABatch(t *testing.T) {
+	mail := fakeMail{body: message(9001, "new")}
+	replace := func(target *fakeServer) *fakeBox {
+		work := target.box("Work")
+		work.validity += 77
+		work.mails, work.next = nil, 1
+		return work
+	}
+	// arrives replaces the folder just before the batch is stored.
+	arrives := func(v verdict) func(*fakeServer) {
+		return func(f *fakeServer) {
+			f.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+				f.onAppend = nil
+				replace(f)
+				return v
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		dies bool // before the batch is sent
+		meet func(target *fakeServer)
+	}{
+		"before it is sent": {true, func(f *fakeServer) { replace(f) }},
+		"with other mail": {true, func(f *fakeServer) {
+			work := replace(f)
+			for range 40 {
+				work.add(fakeMail{body: message(1, "its owner's")})
+			}
+		}},
+		"as it arrives":          {false, arrives(verdict{})},
+		"as it arrives, cut off": {false, arrives(verdict{cut: true, keep: true})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(mail) })
+			if c.dies {
+				if _, err := b.store.Retry(t.Context(), identity("anna").Address()); err != nil {
+					t.Fatal(err)
+				}
+				b.die(t, "intent.committed")
+				target.with(func() { c.meet(target) })
+			} else {
+				target.with(func() { c.meet(target) })
+				if a := b.catchUp(t); a.Reason == "" || strings.Contains(a.Reason, "remove the account") || a.Due.IsZero() {
+					t.Errorf("%q, due %v", a.Reason, a.Due)
+				}
+			}
+			caughtUp(t, b.catchUp(t))
+			if n := strings.Count(strings.Join(target.contents("Work"), "\n"), mail.body); n != 1 {
+				t.Errorf("it is there %d times", n)
+			}
+			b.complete(t, store.CompleteWhole, true)
+			if d := b.completed(t); !d.Finished {
+				t.Errorf("%+v", d)
+			}
+		})
+	}
+}
