@@ -76,7 +76,7 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 	validity, matched := max(1, st.UIDValidity), f.Matched
 	if f.TargetUIDValidity != 0 && f.TargetUIDValidity != validity {
 		if j.claim.Account.State != store.Active {
-			return nil, replaced(f)
+			return nil, j.replaced(f)
 		}
 		matched = false // its owner lives there, and may do that
 	}
@@ -97,22 +97,44 @@ func (j *job) newCopier(ctx context.Context, f *folder) (*copier, error) {
 		uidNext: max(1, st.UIDNext), limit: minBatch, digest: newDigester(), settledAt: time.Now()}, nil
 }
 
-func replaced(f *folder) error {
+// errReplaced says that a folder of the target is not the one that was copied
+// into.
+var errReplaced = errors.New("its UIDVALIDITY changed")
+
+// replaced is what it means that a folder of the target is another one by now.
+// Of an active account that is its owner's right, and the next run goes on.
+func (j *job) replaced(f *folder) error {
+	if j.claim.Account.State == store.Active {
+		return again(errorTarget, fmt.Errorf("the target's folder %s was replaced while mail was added to it (%w): the next try compares what arrives with what is there now", f.Target, errReplaced))
+	}
 	return &halt{state: store.Failed, reason: errorCompare,
-		err: fmt.Errorf("the target's folder %s was replaced while it was copied into (its UIDVALIDITY changed): see what happened there, then remove the account on the target and begin anew", f.Target)}
+		err: fmt.Errorf("the target's folder %s was replaced while it was copied into (%w): see what happened there, then remove the account on the target and begin anew", f.Target, errReplaced)}
 }
 
 // copy copies messages of the source's folder that is open. metas are what is
 // known of the first of them.
 func (c *copier) copy(ctx context.Context, uids []uint32, metas []imapwire.Meta) error {
 	err := c.copyWindows(ctx, uids, metas)
-	if err == nil || errors.Is(err, errStopped) {
-		err = errors.Join(err, c.collectAll(ctx))
+	if err == nil || errors.Is(err, errStopped) || errors.Is(err, errLeftOver) {
+		err = orLeftOver(err, c.collectAll(ctx))
 	}
 	if c.broken != nil && len(c.flight) > 0 {
 		c.noteTargetCut(c.flight[0])
 	}
-	return errors.Join(err, c.flush(ctx))
+	return orLeftOver(err, c.flush(ctx))
+}
+
+// orLeftOver joins errors. A folder is left over only if nothing else went
+// wrong: what is sent and not settled would be sent again.
+func orLeftOver(errs ...error) error {
+	is := func(err error) bool { return errors.Is(err, errLeftOver) }
+	if slices.ContainsFunc(errs, is) {
+		if err := errors.Join(slices.DeleteFunc(errs, is)...); err != nil {
+			return err
+		}
+		return errLeftOver
+	}
+	return errors.Join(errs...)
 }
 
 // copyWindows lists messages and sends them, a window at a time, and leaves the
@@ -124,7 +146,7 @@ func (c *copier) copyWindows(ctx context.Context, uids []uint32, metas []imapwir
 		if !listed {
 			var err error
 			if metas, err = c.list(ctx, some); err != nil {
-				return errors.Join(err, c.collectAll(ctx))
+				return orLeftOver(err, c.collectAll(ctx))
 			}
 		}
 		if err := c.copyBatches(ctx, only(metas, some)); err != nil {

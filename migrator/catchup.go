@@ -206,7 +206,7 @@ func (j *job) addNew(ctx context.Context, f *folder, whole bool) (found int, err
 	}
 	if len(missing) == 0 {
 		if f.ID != 0 && !deferred {
-			j.unchanged[f.ID] = f.status
+			j.noteUnchanged(f, f.status)
 		}
 		return 0, nil
 	}

@@ -80,7 +80,7 @@ func (j *job) compareTarget(ctx context.Context, f *folder, flags *sourceFlags) 
 	}
 	j.viewed = f.Target
 	if max(1, opened.UIDValidity) != f.TargetUIDValidity {
-		return replaced(f)
+		return j.replaced(f)
 	}
 	past, err := j.copiedBefore(ctx, f)
 	if err != nil {

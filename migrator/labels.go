@@ -258,11 +258,12 @@ func (j *job) recogniseLabels(ctx context.Context, f *folder, fresh []known, cop
 // listPlaces passes on those messages of a folder that the source still shows.
 func (j *job) listPlaces(ctx context.Context, name string, there []store.CopiedMessage, each func(store.CopiedMessage, imapwire.Meta)) error {
 	opened, err := j.source.Examine(ctx, name)
-	if isStatus(err) || err == nil && max(1, opened.UIDValidity) != there[0].SourceUIDValidity {
-		return nil
-	}
 	if err != nil {
-		return again(errorSource, fmt.Errorf("the source's folder %s: %w", name, err))
+		_, err := j.sourceRefuses(ctx, &folder{Folder: store.Folder{Source: name}}, err)
+		return err
+	}
+	if max(1, opened.UIDValidity) != there[0].SourceUIDValidity {
+		return nil
 	}
 	slices.SortFunc(there, func(a, b store.CopiedMessage) int { return cmp.Compare(a.SourceUID, b.SourceUID) })
 	err = j.source.FetchMeta(ctx, there[0].SourceUID, there[len(there)-1].SourceUID, func(m imapwire.Meta) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"migproxy/config"
 	"migproxy/store"
 )
 
@@ -85,6 +86,40 @@ func TestRefusedInALane(t *testing.T) {
 				t.Fatalf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
 			}
 			equal(t, source, target, wideBoxes...)
+		})
+	}
+}
+
+// A lane that meets a message which is too large, behind a full window, ends what
+// it has under way before it leaves the rest over: nothing is doubled.
+func TestTooLargeInALane(t *testing.T) {
+	for name, adopted := range map[string]bool{"new": false, "adopted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := fakes(t, func(f *fakeServer) {
+				f.box("f0").fill(1150, false)
+				f.box("f0").add(fakeMail{body: message(1, strings.Repeat("y", 5000))})
+				f.box("f0").fill(20, false)
+				for i := range 4 {
+					f.box(fmt.Sprintf("f%d", i+1)).fill(300, false)
+				}
+			})
+			target.caps += " APPENDLIMIT=4000"
+			if adopted {
+				target.exists, target.password = true, secret
+				b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+			} else {
+				b.anna(t)
+			}
+			a := b.run(t, b.options(t), "anna", rest...)
+			if a.State != store.Active || a.Messages != 2370 || a.SetAside != 1 {
+				t.Errorf("%s, %d messages, %d aside: %s", a.State, a.Messages, a.SetAside, a.Reason)
+			}
+			source.with(func() {
+				f0 := source.box("f0")
+				f0.mails = slices.DeleteFunc(f0.mails, func(m fakeMail) bool { return len(m.body) > 4000 })
+			})
+			equal(t, source, target, "f0", "f1", "f2", "f3", "f4")
 		})
 	}
 }

@@ -2,8 +2,10 @@ package migrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"migproxy/migrator/imapwire"
@@ -39,7 +41,11 @@ func (j *job) settleOld(ctx context.Context) error {
 			}
 			quiet[f.ID], read[f.ID] = true, map[uint32]digests{}
 		}
-		if err := j.settleByLooking(ctx, f, in, read[f.ID]); err != nil {
+		err := j.settleByLooking(ctx, f, in, read[f.ID])
+		if errors.Is(err, errReplaced) && j.claim.Account.State == store.Active {
+			err = j.matchAnew(ctx, f, in)
+		}
+		if err != nil {
 			return err
 		}
 		folders[at] = f.Folder
@@ -66,17 +72,35 @@ func (j *job) waitQuiet(ctx context.Context, f *folder) error {
 			}
 		}
 		st, err := j.dest.Status(ctx, f.Target)
-		if isStatus(err) {
-			return nil // it is not there, so nothing can land in it
-		}
 		if err != nil {
-			return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+			return j.targetRefuses(ctx, j.dest, f, err) // nothing can land in one that is not there
 		}
 		if st.UIDNext != last {
 			last, since = st.UIDNext, time.Now()
 		}
 	}
 	return nil
+}
+
+// targetRefuses is nil if the target does not open a folder because it is not
+// there. Any other refusal may pass: it says nothing of what is in the folder.
+func (j *job) targetRefuses(ctx context.Context, conn *imapwire.Conn, f *folder, cause error) error {
+	if isStatusCode(cause, "NONEXISTENT", "TRYCREATE") {
+		return nil
+	}
+	if isStatus(cause) {
+		boxes, err := conn.List(ctx, f.Target)
+		if err != nil {
+			return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", f.Target, err))
+		}
+		pattern := strings.ContainsAny(f.Target, "*%") // as which it shows others too
+		if !slices.ContainsFunc(boxes, func(b imapwire.Mailbox) bool {
+			return selectable(b) && (!pattern || strings.EqualFold(b.Name, f.Target))
+		}) {
+			return nil
+		}
+	}
+	return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, cause))
 }
 
 // settleByLooking ends an intent with those of its messages that are on the
@@ -92,12 +116,7 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		return err
 	}
 	if renumbered && len(aside) == 0 {
-		// The UIDs mean nothing any more. All of the folder is matched anew.
-		f.Matched = false
-		if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
-			return err
-		}
-		return j.settled(ctx, f, &in, nil)
+		return j.matchAnew(ctx, f, in)
 	}
 	found, err := j.arrivals(ctx, f, in.TargetUIDNext)
 	if err != nil {
@@ -123,6 +142,15 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 				originals = append(originals, o)
 			}
 		}
+		// No intent names a settled message; one that did would end never.
+		if !renumbered {
+			runs, err := j.claim.Ledger(ctx, f.ID)
+			if err != nil {
+				return err
+			}
+			settled := newLedger(runs, f.TargetUIDValidity)
+			originals = slices.DeleteFunc(originals, func(o original) bool { return settled.hasSource(o.uid) })
+		}
 		if done, err = j.noteMatches(ctx, f, match(originals, found), true); err != nil {
 			return err
 		}
@@ -136,6 +164,16 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		}
 	}
 	return j.settled(ctx, f, &in, done)
+}
+
+// matchAnew ends an intent whose UIDs, on either side, mean nothing any more:
+// what is missing in the folder is matched with all that is there.
+func (j *job) matchAnew(ctx context.Context, f *folder, in store.Intent) error {
+	f.Matched = false
+	if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
+		return err
+	}
+	return j.settled(ctx, f, &in, nil)
 }
 
 // digestNew reads messages of the target that were not read before.
@@ -196,14 +234,11 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 	known := newLedger(runs, f.TargetUIDValidity)
 	j.viewed = ""
 	opened, err := j.eye.Select(ctx, f.Target)
-	if isStatus(err) {
-		return nil, nil // the folder is not there
-	}
 	if err != nil {
-		return nil, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+		return nil, j.targetRefuses(ctx, j.eye, f, err)
 	}
 	if opened.UIDValidity != 0 && f.TargetUIDValidity != 0 && opened.UIDValidity != f.TargetUIDValidity {
-		return nil, replaced(f)
+		return nil, j.replaced(f)
 	}
 	j.viewed = f.Target
 	if opened.Exists == 0 {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"migproxy/config"
 	"migproxy/store"
@@ -258,5 +259,199 @@ func TestFlagsChangeMeanwhile(t *testing.T) {
 		if marked != 2 || changed == 0 != adopt {
 			t.Errorf("adopt %v: %d changed, %d marked", adopt, changed, marked)
 		}
+	}
+}
+
+// An intent for a message that is settled already is ended like any other.
+func TestIntentOfASettledMessage(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	twice := source.box("Work").mails[3]
+	var next uint32
+	target.with(func() { next = target.box("Work").add(twice) })
+	if _, err := b.store.Retry(t.Context(), identity("anna").Address()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.store.ClaimNext(t.Context(), "other", time.Minute)
+	if err != nil || c == nil {
+		t.Fatal(c, err)
+	}
+	folders, err := c.Folders(t.Context())
+	at := slices.IndexFunc(folders, func(f store.Folder) bool { return f.Source == "Work" })
+	if err != nil || at < 0 {
+		t.Fatal(folders, err)
+	}
+	f := folders[at]
+	err = c.OpenIntent(t.Context(), &store.Intent{FolderID: f.ID, SourceUIDValidity: f.SourceUIDValidity,
+		TargetUIDValidity: f.TargetUIDValidity, TargetUIDNext: next,
+		Messages: []store.IntentMessage{{SourceUID: 4, Size: int64(len(twice.body))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Release(t.Context(), c.Account.State, "", time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	caughtUp(t, b.catchUp(t))
+	if n := len(target.contents("Work")); n != 31 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// once refuses the next command that names a folder.
+func (f *fakeServer) once(command, box, refusal string) {
+	f.onCommand = func(name, args string) string {
+		if name != command || !strings.Contains(args, `"`+box+`"`) {
+			return ""
+		}
+		f.onCommand = nil
+		return refusal
+	}
+}
+
+// A target that does not open a folder for a moment may have there all that was
+// sent: nothing is sent again before it was looked for.
+func TestTargetDoesNotOpenAFolder(t *testing.T) {
+	for name, c := range map[string]struct {
+		command, refusal string
+		late             time.Duration
+	}{
+		"unavailable":    {"SELECT", "NO [UNAVAILABLE] not now", 0},
+		"a fault":        {"SELECT", "NO [SERVERBUG] Internal error occurred", 0},
+		"no code":        {"SELECT", "NO something is wrong", 0},
+		"still storing":  {"STATUS", "NO [UNAVAILABLE] not now", 150 * time.Millisecond},
+		"without a code": {"STATUS", "NO something is wrong", 150 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(fakeMail{body: message(9001, "new")}) })
+			target.with(func() {
+				target.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+					target.onAppend = nil
+					target.once(c.command, "Work", c.refusal)
+					return verdict{cut: true, keep: true, late: c.late}
+				}
+			})
+			if a := b.catchUp(t); a.Reason == "" {
+				t.Error("no batch was cut")
+			}
+			caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+			time.Sleep(2 * c.late)
+			if n := len(target.contents("Work")); n != 31 || target.onCommand != nil {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// A target that says with no code that a folder is not there is believed if it
+// does not list it either.
+func TestFolderRemovedUnderABatch(t *testing.T) {
+	for name, refusal := range map[string]string{"a code": "NO [NONEXISTENT] no such mailbox", "no code": "NO no such mailbox"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(fakeMail{body: message(9001, "new")}) })
+			target.with(func() {
+				target.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+					target.onAppend = nil
+					target.boxes = slices.DeleteFunc(target.boxes, func(x *fakeBox) bool { return x.name == "Work" })
+					target.box("Other") // so that a new Work gets another UIDVALIDITY
+					target.box("Another")
+					target.onCommand = func(name, args string) string {
+						if (name == "SELECT" || name == "STATUS") && strings.Contains(args, `"Work"`) && target.find("Work") == nil {
+							return refusal
+						}
+						return ""
+					}
+					return verdict{cut: true}
+				}
+			})
+			if a := b.catchUp(t); a.Reason == "" {
+				t.Error("no batch was cut")
+			}
+			caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+			if n := len(target.contents("Work")); n != 1 {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// A source that does not open a folder for a moment has not lost what is in it:
+// a second copy of such a message, in another folder, is not one that has moved.
+func TestSourceDoesNotOpenAFolder(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	source.with(func() {
+		source.box("INBOX").add(fakeMail{body: source.box("Work").mails[3].body})
+		source.once("EXAMINE", "Work", "NO [UNAVAILABLE] not now")
+	})
+	if a := b.catchUp(t); a.Reason == "" {
+		t.Error("nothing was reported")
+	}
+	caughtUp(t, b.until(t, b.options(t), "anna", func(a store.Account) bool { return a.Reason == "" }))
+	if n := len(target.contents("INBOX")); n != 151 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// The owner of an active account may replace a folder while mail is added to it.
+// The batch under way is matched with what is there then, and nothing blocks.
+func TestFolderReplacedUnderABatch(t *testing.T) {
+	mail := fakeMail{body: message(9001, "new")}
+	replace := func(target *fakeServer) *fakeBox {
+		work := target.box("Work")
+		work.validity += 77
+		work.mails, work.next = nil, 1
+		return work
+	}
+	// arrives replaces the folder just before the batch is stored.
+	arrives := func(v verdict) func(*fakeServer) {
+		return func(f *fakeServer) {
+			f.onAppend = func(int, []fakeMail) verdict { // the server's mu is held
+				f.onAppend = nil
+				replace(f)
+				return v
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		dies bool // before the batch is sent
+		meet func(target *fakeServer)
+	}{
+		"before it is sent": {true, func(f *fakeServer) { replace(f) }},
+		"with other mail": {true, func(f *fakeServer) {
+			work := replace(f)
+			for range 40 {
+				work.add(fakeMail{body: message(1, "its owner's")})
+			}
+		}},
+		"as it arrives":          {false, arrives(verdict{})},
+		"as it arrives, cut off": {false, arrives(verdict{cut: true, keep: true})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := moved(t, twoFolders)
+			source.with(func() { source.box("Work").add(mail) })
+			if c.dies {
+				if _, err := b.store.Retry(t.Context(), identity("anna").Address()); err != nil {
+					t.Fatal(err)
+				}
+				b.die(t, "intent.committed")
+				target.with(func() { c.meet(target) })
+			} else {
+				target.with(func() { c.meet(target) })
+				if a := b.catchUp(t); a.Reason == "" || strings.Contains(a.Reason, "remove the account") || a.Due.IsZero() {
+					t.Errorf("%q, due %v", a.Reason, a.Due)
+				}
+			}
+			caughtUp(t, b.catchUp(t))
+			if n := strings.Count(strings.Join(target.contents("Work"), "\n"), mail.body); n != 1 {
+				t.Errorf("it is there %d times", n)
+			}
+			b.complete(t, store.CompleteWhole, true)
+			if d := b.completed(t); !d.Finished {
+				t.Errorf("%+v", d)
+			}
+		})
 	}
 }

@@ -202,13 +202,11 @@ func (j *job) homeless(ctx context.Context, f *folder, copied []store.CopiedMess
 // the folder is gone or has other UIDs by now.
 func (j *job) shown(ctx context.Context, name string, validity uint32) ([]uint32, error) {
 	opened, err := j.source.Examine(ctx, name)
-	if isStatus(err) || err == nil && max(1, opened.UIDValidity) != validity {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, again(errorSource, fmt.Errorf("the source's folder %s: %w", name, err))
+		_, err := j.sourceRefuses(ctx, &folder{Folder: store.Folder{Source: name}}, err)
+		return nil, err
 	}
-	if opened.Exists == 0 {
+	if max(1, opened.UIDValidity) != validity || opened.Exists == 0 {
 		return nil, nil
 	}
 	var uids []uint32

@@ -171,7 +171,7 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 		missing, metas = own, nil
 	}
 	if found = len(missing); found == 0 {
-		j.unchanged[f.ID] = before
+		j.noteUnchanged(f, before)
 		if fresh {
 			return 0, j.claim.PutFolder(ctx, &f.Folder)
 		}
@@ -207,9 +207,21 @@ func (j *job) copyMissing(ctx context.Context, f *folder, missing []uint32, meta
 		return found, err
 	}
 	if len(now) == len(missing) {
-		j.unchanged[f.ID] = before
+		j.noteUnchanged(f, before)
 	}
 	return found, nil
+}
+
+// noteUnchanged has a folder passed by until the source shows something new in
+// it. One of which the target has refused a message is looked at once more, as
+// that message is still to be set aside.
+func (j *job) noteUnchanged(f *folder, st imapwire.Status) {
+	for k, x := range j.suspects {
+		if k.folderID == f.ID && x.alone {
+			return
+		}
+	}
+	j.unchanged[f.ID] = st
 }
 
 // only sorts what is known of messages, and leaves out those not wanted.

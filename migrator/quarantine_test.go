@@ -185,3 +185,42 @@ func TestOnlyMessageIsRefused(t *testing.T) {
 		t.Fatal(a.SetAside, a.Reason)
 	}
 }
+
+// A message that is refused in a catch-up is set aside as one before the flip
+// is, though its folder has nothing else that is new.
+func TestRefusedInACatchUp(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	target.onAppend = refuse(func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") })
+	source.with(func() {
+		for i := range 3 {
+			source.box("INBOX").add(fakeMail{body: message(9001+i, "new")})
+		}
+		source.box("Work").add(fakeMail{body: "x: bad"})
+	})
+	a := b.catchUp(t)
+	caughtUp(t, a)
+	if a.SetAside != 1 {
+		t.Errorf("%d aside", a.SetAside)
+	}
+	if in, work := len(target.contents("INBOX")), len(target.contents("Work")); in != 153 || work != 30 {
+		t.Errorf("%d and %d messages", in, work)
+	}
+}
+
+// The only new message of a catch-up, if it is refused, is reported until the
+// administrator has agreed to set it aside.
+func TestOnlyOneOfACatchUpRefused(t *testing.T) {
+	source, target, _, b := moved(t, twoFolders)
+	target.onAppend = refuse(func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") })
+	source.with(func() { source.box("Work").add(fakeMail{body: "x: bad"}) })
+	m, ctx := b.start(t, b.options(t))
+	for _, aside := range []int64{0, 1} {
+		if _, err := b.store.Retry(t.Context(), identity("anna").Address()); err != nil {
+			t.Fatal(err)
+		}
+		a := b.await(t, m, ctx, "anna", func(a store.Account) bool { return a.Reason != "" || a.SetAside > 0 || !a.CaughtUpAt.IsZero() })
+		if a.SetAside != aside || (a.Reason == "") != (aside > 0) {
+			t.Fatalf("%q, %d aside", a.Reason, a.SetAside)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func (c *copier) answer(ctx context.Context, b *batch) (clean bool, err error) {
 				return false, again(errorTarget, fmt.Errorf("the target broke off in %s: %w", c.f.Target, err))
 			}
 			if validity != 0 && validity != c.f.TargetUIDValidity && len(uids) > 0 {
-				return false, replaced(c.f)
+				return false, c.replaced(c.f)
 			}
 			p.uids = uids
 		}
