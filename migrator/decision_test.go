@@ -5,12 +5,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"migproxy/config"
 	"migproxy/migrator"
 	"migproxy/store"
+	"migproxy/upstream"
 )
 
 // What a worker does with an account before it copies anything.
@@ -78,13 +80,14 @@ func TestProvisioning(t *testing.T) {
 // No account flips before the target has taken the newest password.
 func TestFlipWithTheNewestPassword(t *testing.T) {
 	const newer = "newer"
-	_, target, _, b := fakes(t, twoFolders)
+	source, target, _, b := fakes(t, twoFolders)
 	a := b.anna(t)
 	o := b.options(t)
 	sealed := false
 	o.Step = func(step string) {
 		if step == "flip.before" && !sealed {
 			sealed = true
+			source.with(func() { source.password = newer })
 			if _, err := b.store.SealPassword(context.Background(), a.ID, config.NewSecret(newer)); err != nil {
 				t.Error(err)
 			}
@@ -95,6 +98,66 @@ func TestFlipWithTheNewestPassword(t *testing.T) {
 	}
 	if target.password != newer {
 		t.Error("the target has an older password")
+	}
+}
+
+// A password that the administrator gives during the copy is set on the target
+// only if the source takes it; otherwise the proved one stays, if there is one.
+func TestPasswordGivenDuringTheCopy(t *testing.T) {
+	const given = "given"
+	for name, c := range map[string]struct {
+		step, source string // the source's password from then on
+		master       bool   // reads the source
+		state        store.State
+		want         string // the target's password; empty: one of our own
+	}{
+		"stale":                   {"settle.committed", secret, false, store.Active, secret},
+		"stale, at the flip":      {"flip.before", secret, false, store.Active, secret},
+		"stale, while created":    {"provision.lookup", secret, false, store.Active, secret},
+		"right":                   {"settle.committed", given, false, store.Active, given},
+		"both are stale":          {"settle.committed", "third", false, store.Waiting, secret},
+		"stale, read by a master": {"settle.committed", secret, true, store.Waiting, ""},
+		"right, read by a master": {"settle.committed", given, true, store.Active, given},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := fakes(t, twoFolders)
+			if c.master {
+				source.master = "master"
+				b.domains[domain].Source.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master")}
+				b.migrate(t, store.NewAccount{})
+			} else {
+				b.anna(t)
+			}
+			o := b.options(t)
+			var once sync.Once
+			o.Step = func(step string) {
+				if step != c.step {
+					return
+				}
+				once.Do(func() {
+					source.with(func() { source.password = c.source })
+					if _, _, err := b.store.Migrate(context.Background(), store.NewAccount{Identity: identity("anna"), Mode: config.ModeAccounts, Password: config.NewSecret(given)}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			a := b.run(t, o, "anna", rest...)
+			if a.State != c.state || a.Messages != 180 {
+				t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+			}
+			if c.want != "" && target.password != c.want || c.want == "" && (target.password == given || target.password == secret) {
+				t.Errorf("the target's password is %q", target.password)
+			}
+			if a.State != store.Active {
+				return
+			}
+			for _, side := range []store.Side{store.SideSource, store.SideTarget} {
+				if p, _, err := b.store.Password(t.Context(), a.ID, side); err != nil || p.Reveal() != c.want {
+					t.Errorf("kept for the %s: %q, %v", side, p.Reveal(), err)
+				}
+			}
+		})
 	}
 }
 

@@ -104,6 +104,21 @@ func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secr
 	})
 }
 
+// SealAgain keeps a password that the source has taken in place of one that it
+// does not take, which has this version. If there is a newer one: ErrChanged.
+func (c *Claim) SealAgain(ctx context.Context, password config.Secret, version int64) error {
+	return c.write(ctx, func(x *tx) error {
+		a, err := x.accountByID(c.id)
+		if err != nil {
+			return err
+		}
+		if a.PasswordVersion != version {
+			return ErrChanged
+		}
+		return c.store.sealPassword(x, c.id, SideSource, a.Identity.Address(), password, time.Now())
+	})
+}
+
 // SealStandIn keeps a password of our own for the account on the target, until
 // its owner's is known.
 func (c *Claim) SealStandIn(ctx context.Context, password config.Secret) error {
