@@ -286,7 +286,8 @@ func TestOtherUsersMail(t *testing.T) {
 }
 
 // More than ten refused messages wait for the administrator, whose retry is
-// the word to go on without them. A user's login is not.
+// the word to go on without them. A user's login is not, with a new password
+// neither.
 func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
 	_, target, _, b := fakes(t, func(f *fakeServer) {
 		for range 11 {
@@ -305,6 +306,13 @@ func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await(t, m, ctx, "anna", func(x store.Account) bool { return x.State == store.Waiting && x.Attempts > a.Attempts })
+	if _, err := b.store.Revive(ctx, "anna@"+domain); err != nil { // what a login does once it has sealed a new one
+		t.Fatal(err)
+	}
+	a = b.await(t, m, ctx, "anna", func(x store.Account) bool { return x.State == store.Active || x.State == store.Waiting })
+	if a.State != store.Waiting || a.SetAside != 11 {
+		t.Fatalf("%s, %d aside: %s", a.State, a.SetAside, a.Reason)
+	}
 	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
 		t.Fatal(err)
 	}

@@ -217,7 +217,8 @@ func (l *login) park(ctx context.Context) (*upstream.Session, error) {
 }
 
 // revive begins the work of a stopped account again, if the password is not
-// the one with which it stopped. Anything else would only repeat the failure.
+// the one with which it stopped. Anything else would only repeat the failure. What
+// the administrator is asked stays asked.
 func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
 	sealed, err := l.seal(ctx)
 	if err != nil {
@@ -227,7 +228,7 @@ func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
 		l.facts.tried = true
 		return nil, nil
 	}
-	a, err := l.b.store.Retry(ctx, l.id.Address())
+	a, err := l.b.store.Revive(ctx, l.id.Address())
 	if err != nil {
 		return l.again(ctx, err)
 	}

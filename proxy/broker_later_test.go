@@ -102,6 +102,21 @@ func TestLoginCatchesUp(t *testing.T) {
 	}
 }
 
+// A login with a new password begins the work of a stopped account again, and
+// answers nothing that the administrator was asked.
+func TestReviveKeepsTheReason(t *testing.T) {
+	for _, state := range []string{"waiting", "failed"} {
+		w := newWorld(t)
+		w.put(state, "created", store.NewAccount{Mode: config.ModeAccounts, Password: config.NewSecret("older")})
+		if got := w.login(config.IMAP); got != "park" {
+			t.Errorf("%s: %s", state, got)
+		}
+		if a, now := w.account(); now != "copying" || a.Reason != "for the test" || a.Attempts != 0 || a.Due.IsZero() || a.PasswordVersion != 2 {
+			t.Errorf("%s: %+v", state, a)
+		}
+	}
+}
+
 // Whoever logs in for another gives no password of the other's.
 func TestDelegatedLoginKeepsNoPassword(t *testing.T) {
 	w := newWorld(t)
