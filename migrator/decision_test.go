@@ -161,6 +161,34 @@ func TestPasswordGivenDuringTheCopy(t *testing.T) {
 	}
 }
 
+// An adopted account whose password on the target is another than on the source is
+// copied once its owner has logged in there, and each side keeps its own.
+func TestAdoptedAccountWithAnotherPassword(t *testing.T) {
+	const other = "of the target"
+	source, target, driver, b := fakes(t, twoFolders)
+	target.exists, target.password = true, other
+	a := b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !a.Due.IsZero() {
+		t.Fatalf("%s: %s, due %v", a.State, a.Reason, a.Due)
+	}
+	// What a login on the target does.
+	if err := b.store.KeepTargetPassword(t.Context(), a.ID, config.NewSecret(other)); err != nil {
+		t.Fatal(err)
+	}
+	if a = b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+	if target.password != other || len(driver.calls) > 0 {
+		t.Errorf("the target's password is %q; %v", target.password, driver.calls)
+	}
+	for side, want := range map[store.Side]string{store.SideSource: secret, store.SideTarget: other} {
+		if p, _, err := b.store.Password(t.Context(), a.ID, side); err != nil || p.Reveal() != want {
+			t.Errorf("kept for the %s: %q, %v", side, p.Reveal(), err)
+		}
+	}
+}
+
 // A password that was changed on the source makes the account wait for a login,
 // which brings the new one.
 func TestPasswordChangedOnTheSource(t *testing.T) {

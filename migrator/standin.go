@@ -13,10 +13,9 @@ import (
 )
 
 // targetPassword is the password with which the account is written on the
-// target before the flip: the one that has opened the source in this run or, where
-// a master user did, one of our own, for an account that we create. It is sealed
-// before it is used. For an account that was there the error is
-// store.ErrNoPassword.
+// target before the flip, where we create it: the one that has opened the source
+// in this run or, where a master user did, one of our own. It is sealed before it is
+// used.
 func (j *job) targetPassword(ctx context.Context) (config.Secret, error) {
 	if password := j.sourceCreds.Password; !password.IsZero() {
 		return password, nil
@@ -24,9 +23,6 @@ func (j *job) targetPassword(ctx context.Context) (config.Secret, error) {
 	password, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
 	if !errors.Is(err, store.ErrNoPassword) {
 		return password, err
-	}
-	if j.claim.Account.Origin == store.OriginAdopted {
-		return config.Secret{}, store.ErrNoPassword
 	}
 	password = config.NewSecret(rand.Text())
 	return password, j.claim.SealStandIn(ctx, password)

@@ -156,11 +156,21 @@ func livesThere(s store.State) bool { return s == store.Removed || store.Account
 const catchUpRest = time.Minute
 
 // keepUp has an account that lives on the target caught up at its owner's
-// login, with his password if none is known that opens both servers. This login
-// has been decided and does not depend on it.
+// login, with his password if none is known that opens both servers, and gives it
+// to the copy into an account that was there. This login has been decided and does
+// not depend on it.
 func (l *login) keepUp(ctx context.Context) {
 	a := l.facts.account
-	if a == nil || a.State != store.Active || l.facts.delegated {
+	if a == nil || l.facts.delegated || l.facts.target != upstream.Accepted {
+		return
+	}
+	if a.CopiesIntoOwn() {
+		if err := l.b.store.KeepTargetPassword(ctx, a.ID, l.a.Password); err != nil {
+			l.log.Warn("the password could not be kept for the copy", zap.Error(err))
+		}
+		return
+	}
+	if a.State != store.Active {
 		return
 	}
 	var err error

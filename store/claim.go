@@ -203,12 +203,20 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 		if to == Finished {
 			return x.erasePasswords(c.id)
 		}
-		if err := x.erasePassword(c.id, SideTarget); err != nil { // a stand-in
+		// A stand-in. An account that was there before has its own.
+		own, err := c.store.openPassword(x.QueryRowContext(x.ctx, selectPassword, c.id, SideTarget))
+		if err != nil && !errors.Is(err, ErrNoPassword) {
 			return err
+		}
+		if a.Origin != OriginAdopted || own.refused {
+			if err := x.erasePassword(c.id, SideTarget); err != nil {
+				return err
+			}
 		}
 		_, err = x.exec(`INSERT INTO credentials (account_id, side, sealed_key, sealed, used_at, refused)
 			SELECT account_id, $2, sealed_key, sealed, used_at, refused FROM credentials
-			WHERE account_id = $1 AND side = $3`, c.id, SideTarget, SideSource)
+			WHERE account_id = $1 AND side = $3
+			AND NOT EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $2)`, c.id, SideTarget, SideSource)
 		return err
 	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1,
 		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
