@@ -189,6 +189,66 @@ func TestAdoptedAccountWithAnotherPassword(t *testing.T) {
 	}
 }
 
+// An account that was created just before a crash, or by a command that failed
+// after the fact, is ours even if its owner has given another password since.
+func TestNewPasswordAfterCreating(t *testing.T) {
+	const newer = "newer"
+	for name, c := range map[string]struct {
+		step   string // at which the process dies
+		fails  bool   // the driver, after it has created the account
+		master bool   // reads the source, until the owner's login
+	}{
+		"crash":                  {step: "ensure.after"},
+		"crash, nothing made":    {step: "ensure.before"},
+		"driver":                 {step: "ensure.before", fails: true},
+		"crash, with a stand-in": {step: "ensure.after", master: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, driver, b := fakes(t, twoFolders)
+			var a store.Account
+			if c.master {
+				source.master = "master"
+				b.domains[domain].Source.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master")}
+				a = b.migrate(t, store.NewAccount{})
+			} else {
+				a = b.anna(t)
+			}
+			o := b.options(t)
+			o.Concurrency = 1
+			k := &killer{name: c.step, n: 1, died: make(chan struct{})}
+			if c.fails { // at the second try; by then the first one has come to its end
+				k.name, k.n = "provision.lookup", 2
+				target.with(func() { driver.fail = errors.New("the command was killed") })
+				o.Step = func(step string) {
+					if step == "provision.lookup" || step == "ensure.before" {
+						target.with(func() {
+							driver.fail = nil
+							if step == "ensure.before" {
+								driver.fail = errors.New("the command was killed")
+							}
+						})
+					}
+					k.step(step)
+				}
+			} else {
+				o.Step = k.step
+			}
+			b.untilDead(t, o, "anna", k.died, func(a store.Account) bool { return a.State == store.Active })
+			target.with(func() { driver.fail = nil })
+			source.with(func() { source.password = newer })
+			if _, err := b.store.SealPassword(t.Context(), a.ID, config.NewSecret(newer)); err != nil {
+				t.Fatal(err)
+			}
+			a = b.run(t, b.options(t), "anna", rest...)
+			if a.State != store.Active || a.Messages != 180 || a.Origin != store.OriginCreated || target.password != newer {
+				t.Fatalf("%s, %s, %d messages, the target's password is %q: %s", a.State, a.Origin, a.Messages, target.password, a.Reason)
+			}
+			equal(t, source, target, "INBOX", "Work")
+		})
+	}
+}
+
 // A password that was changed on the source makes the account wait for a login,
 // which brings the new one.
 func TestPasswordChangedOnTheSource(t *testing.T) {

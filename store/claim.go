@@ -148,9 +148,19 @@ func (c *Claim) Refresh(ctx context.Context) error {
 }
 
 // SetOrigin commits how the account comes to be on the target; with
-// OriginCreated and OriginAdopted the state becomes copying.
+// OriginCreated and OriginAdopted the state becomes copying. With OriginCreated the
+// password with which the account was created is erased, unless its owner's is not
+// known yet.
 func (c *Claim) SetOrigin(ctx context.Context, o Origin) error {
-	return c.update(ctx, nil, "origin = $3, state = $4", o, resumed(o))
+	return c.update(ctx, func(x *tx) error {
+		if o != OriginCreated {
+			return nil
+		}
+		n, err := x.exec(`DELETE FROM credentials WHERE account_id = $1 AND side = $2
+			AND EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $3)`, c.id, SideTarget, SideSource)
+		x.erased = x.erased || n > 0
+		return err
+	}, "origin = $3, state = $4", o, resumed(o))
 }
 
 // SetExpected commits how many messages the source has.

@@ -148,8 +148,8 @@ func (c *Claim) SealAgain(ctx context.Context, password config.Secret, version i
 	})
 }
 
-// SealStandIn keeps a password of our own for the account on the target, until
-// its owner's is known.
+// SealStandIn keeps the password with which the account is created on the target,
+// which is one of our own until its owner's is known.
 func (c *Claim) SealStandIn(ctx context.Context, password config.Secret) error {
 	return c.write(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
