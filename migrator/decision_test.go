@@ -249,6 +249,28 @@ func TestNewPasswordAfterCreating(t *testing.T) {
 	}
 }
 
+// An adopted account whose password was changed on the source goes on with the one
+// that its owner gives on the target, if the source takes it.
+func TestAdoptedAccountWhosePasswordWasChanged(t *testing.T) {
+	const newer = "newer"
+	source, target, _, b := fakes(t, twoFolders)
+	target.exists, target.password, source.password = true, newer, newer
+	a := b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !a.Due.IsZero() {
+		t.Fatalf("%s: %s, due %v", a.State, a.Reason, a.Due)
+	}
+	if err := b.store.KeepTargetPassword(t.Context(), a.ID, config.NewSecret(newer)); err != nil {
+		t.Fatal(err)
+	}
+	if a = b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+	if p, _, err := b.store.Password(t.Context(), a.ID, store.SideSource); err != nil || p.Reveal() != newer {
+		t.Errorf("kept for the source: %q, %v", p.Reveal(), err)
+	}
+}
+
 // A password that was changed on the source makes the account wait for a login,
 // which brings the new one.
 func TestPasswordChangedOnTheSource(t *testing.T) {

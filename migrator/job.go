@@ -225,14 +225,30 @@ func (j *job) connectSource(ctx context.Context) error {
 		return err
 	}
 	creds := upstream.Credentials{Identity: j.id, Master: j.domain.Source.Master}
-	password, _, err := j.password(ctx)
+	password, version, err := j.password(ctx)
 	switch {
 	case err == nil:
 		creds.Master, creds.Password = nil, password
 	case creds.Master == nil || !isHalt(err):
 		return err
 	}
-	j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) })
+	open := func() error {
+		j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) })
+		return err
+	}
+	if err = open(); outcome(err) == upstream.Miss && creds.Master == nil && j.claim.Account.Origin == store.OriginAdopted {
+		// Its owner logs in on the target, perhaps with what the source takes too.
+		own, _, ownErr := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+		if ownErr == nil && own.Reveal() != creds.Password.Reveal() {
+			creds.Password = own
+			if err = open(); err == nil {
+				// If a newer one was sealed meanwhile, the flip has it tried.
+				if err := j.claim.SealAgain(ctx, own, version); err != nil && !errors.Is(err, store.ErrChanged) {
+					return err
+				}
+			}
+		}
+	}
 	if isHalt(err) {
 		return err
 	}
