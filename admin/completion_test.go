@@ -75,6 +75,44 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+// A password for an account that goes on by itself is refused, and not kept; one
+// for an account that has stopped is kept.
+func TestRetryWithPasswordByState(t *testing.T) {
+	w := start(t)
+	w.begin(t, "anna")
+	before, err := w.store.Account(t.Context(), "anna@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, want := range map[store.State]int{store.Provisioning: http.StatusConflict, store.Waiting: 0, store.Failed: 0, store.Conflict: 0} {
+		c, err := w.store.ClaimNext(t.Context(), "test", time.Minute)
+		if err != nil || c == nil {
+			t.Fatal(c, err)
+		}
+		if err := c.Release(t.Context(), state, "for the test", time.Now(), true); err != nil {
+			t.Fatal(err)
+		}
+		given := "given when " + string(state)
+		kept, _, err := w.store.Password(t.Context(), before.ID, store.SideSource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wanted := kept.Reveal()
+		a, err := w.client.Retry(t.Context(), "anna@example.com", config.NewSecret(given))
+		if want == 0 {
+			wanted = given
+			if err != nil || a.State != store.Provisioning {
+				t.Errorf("%s: %+v, %v", state, a, err)
+			}
+		} else if status(t, err) != want {
+			t.Errorf("%s: %v", state, err)
+		}
+		if p, _, err := w.store.Password(t.Context(), before.ID, store.SideSource); err != nil || p.Reveal() != wanted {
+			t.Errorf("%s: %q is kept, %v", state, p.Reveal(), err)
+		}
+	}
+}
+
 // The administrator may give a password where one is needed, and nowhere else.
 func TestRetryWithPassword(t *testing.T) {
 	w := start(t)

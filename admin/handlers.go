@@ -364,12 +364,11 @@ func (s *Server) retryWith(ctx context.Context, a store.Account, password config
 		if !a.NeedsPassword {
 			return again, conflict(fmt.Sprintf("%s needs no password: both servers take those that are kept", a.Identity.Address()))
 		}
-		err = s.Store.KeepPassword(ctx, a.ID, password, false)
+		if err := s.Store.KeepPassword(ctx, a.ID, password, false); err != nil {
+			return again, err
+		}
 	default:
-		_, err = s.Store.SealPassword(ctx, a.ID, password)
-	}
-	if err != nil {
-		return again, err
+		return s.Store.RetryWith(ctx, a.Identity.Address(), password)
 	}
 	return s.Store.Retry(ctx, a.Identity.Address())
 }

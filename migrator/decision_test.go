@@ -5,12 +5,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"migproxy/config"
 	"migproxy/migrator"
 	"migproxy/store"
+	"migproxy/upstream"
 )
 
 // What a worker does with an account before it copies anything.
@@ -78,13 +80,14 @@ func TestProvisioning(t *testing.T) {
 // No account flips before the target has taken the newest password.
 func TestFlipWithTheNewestPassword(t *testing.T) {
 	const newer = "newer"
-	_, target, _, b := fakes(t, twoFolders)
+	source, target, _, b := fakes(t, twoFolders)
 	a := b.anna(t)
 	o := b.options(t)
 	sealed := false
 	o.Step = func(step string) {
 		if step == "flip.before" && !sealed {
 			sealed = true
+			source.with(func() { source.password = newer })
 			if _, err := b.store.SealPassword(context.Background(), a.ID, config.NewSecret(newer)); err != nil {
 				t.Error(err)
 			}
@@ -95,6 +98,176 @@ func TestFlipWithTheNewestPassword(t *testing.T) {
 	}
 	if target.password != newer {
 		t.Error("the target has an older password")
+	}
+}
+
+// A password that the administrator gives during the copy is set on the target
+// only if the source takes it; otherwise the proved one stays, if there is one.
+func TestPasswordGivenDuringTheCopy(t *testing.T) {
+	const given = "given"
+	for name, c := range map[string]struct {
+		step, source string // the source's password from then on
+		master       bool   // reads the source
+		state        store.State
+		want         string // the target's password; empty: one of our own
+	}{
+		"stale":                   {"settle.committed", secret, false, store.Active, secret},
+		"stale, at the flip":      {"flip.before", secret, false, store.Active, secret},
+		"stale, while created":    {"provision.lookup", secret, false, store.Active, secret},
+		"right":                   {"settle.committed", given, false, store.Active, given},
+		"both are stale":          {"settle.committed", "third", false, store.Waiting, secret},
+		"stale, read by a master": {"settle.committed", secret, true, store.Waiting, ""},
+		"right, read by a master": {"settle.committed", given, true, store.Active, given},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, _, b := fakes(t, twoFolders)
+			if c.master {
+				source.master = "master"
+				b.domains[domain].Source.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master")}
+				b.migrate(t, store.NewAccount{})
+			} else {
+				b.anna(t)
+			}
+			o := b.options(t)
+			var once sync.Once
+			o.Step = func(step string) {
+				if step != c.step {
+					return
+				}
+				once.Do(func() {
+					source.with(func() { source.password = c.source })
+					if _, _, err := b.store.Migrate(context.Background(), store.NewAccount{Identity: identity("anna"), Mode: config.ModeAccounts, Password: config.NewSecret(given)}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			a := b.run(t, o, "anna", rest...)
+			if a.State != c.state || a.Messages != 180 {
+				t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+			}
+			if c.want != "" && target.password != c.want || c.want == "" && (target.password == given || target.password == secret) {
+				t.Errorf("the target's password is %q", target.password)
+			}
+			if a.State != store.Active {
+				return
+			}
+			for _, side := range []store.Side{store.SideSource, store.SideTarget} {
+				if p, _, err := b.store.Password(t.Context(), a.ID, side); err != nil || p.Reveal() != c.want {
+					t.Errorf("kept for the %s: %q, %v", side, p.Reveal(), err)
+				}
+			}
+		})
+	}
+}
+
+// An adopted account whose password on the target is another than on the source is
+// copied once its owner has logged in there, and each side keeps its own.
+func TestAdoptedAccountWithAnotherPassword(t *testing.T) {
+	const other = "of the target"
+	source, target, driver, b := fakes(t, twoFolders)
+	target.exists, target.password = true, other
+	a := b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !a.Due.IsZero() {
+		t.Fatalf("%s: %s, due %v", a.State, a.Reason, a.Due)
+	}
+	// What a login on the target does.
+	if err := b.store.KeepTargetPassword(t.Context(), a.ID, config.NewSecret(other)); err != nil {
+		t.Fatal(err)
+	}
+	if a = b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+	if target.password != other || len(driver.calls) > 0 {
+		t.Errorf("the target's password is %q; %v", target.password, driver.calls)
+	}
+	for side, want := range map[store.Side]string{store.SideSource: secret, store.SideTarget: other} {
+		if p, _, err := b.store.Password(t.Context(), a.ID, side); err != nil || p.Reveal() != want {
+			t.Errorf("kept for the %s: %q, %v", side, p.Reveal(), err)
+		}
+	}
+}
+
+// An account that was created just before a crash, or by a command that failed
+// after the fact, is ours even if its owner has given another password since.
+func TestNewPasswordAfterCreating(t *testing.T) {
+	const newer = "newer"
+	for name, c := range map[string]struct {
+		step   string // at which the process dies
+		fails  bool   // the driver, after it has created the account
+		master bool   // reads the source, until the owner's login
+	}{
+		"crash":                  {step: "ensure.after"},
+		"crash, nothing made":    {step: "ensure.before"},
+		"driver":                 {step: "ensure.before", fails: true},
+		"crash, with a stand-in": {step: "ensure.after", master: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, driver, b := fakes(t, twoFolders)
+			var a store.Account
+			if c.master {
+				source.master = "master"
+				b.domains[domain].Source.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master")}
+				a = b.migrate(t, store.NewAccount{})
+			} else {
+				a = b.anna(t)
+			}
+			o := b.options(t)
+			o.Concurrency = 1
+			k := &killer{name: c.step, n: 1, died: make(chan struct{})}
+			if c.fails { // at the second try; by then the first one has come to its end
+				k.name, k.n = "provision.lookup", 2
+				target.with(func() { driver.fail = errors.New("the command was killed") })
+				o.Step = func(step string) {
+					if step == "provision.lookup" || step == "ensure.before" {
+						target.with(func() {
+							driver.fail = nil
+							if step == "ensure.before" {
+								driver.fail = errors.New("the command was killed")
+							}
+						})
+					}
+					k.step(step)
+				}
+			} else {
+				o.Step = k.step
+			}
+			b.untilDead(t, o, "anna", k.died, func(a store.Account) bool { return a.State == store.Active })
+			target.with(func() { driver.fail = nil })
+			source.with(func() { source.password = newer })
+			if _, err := b.store.SealPassword(t.Context(), a.ID, config.NewSecret(newer)); err != nil {
+				t.Fatal(err)
+			}
+			a = b.run(t, b.options(t), "anna", rest...)
+			if a.State != store.Active || a.Messages != 180 || a.Origin != store.OriginCreated || target.password != newer {
+				t.Fatalf("%s, %s, %d messages, the target's password is %q: %s", a.State, a.Origin, a.Messages, target.password, a.Reason)
+			}
+			equal(t, source, target, "INBOX", "Work")
+		})
+	}
+}
+
+// An adopted account whose password was changed on the source goes on with the one
+// that its owner gives on the target, if the source takes it.
+func TestAdoptedAccountWhosePasswordWasChanged(t *testing.T) {
+	const newer = "newer"
+	source, target, _, b := fakes(t, twoFolders)
+	target.exists, target.password, source.password = true, newer, newer
+	a := b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: true})
+	if a = b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !a.Due.IsZero() {
+		t.Fatalf("%s: %s, due %v", a.State, a.Reason, a.Due)
+	}
+	if err := b.store.KeepTargetPassword(t.Context(), a.ID, config.NewSecret(newer)); err != nil {
+		t.Fatal(err)
+	}
+	if a = b.run(t, b.options(t), "anna", store.Active, store.Failed); a.State != store.Active || a.Messages != 180 {
+		t.Fatalf("%s, %d messages: %s", a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work")
+	if p, _, err := b.store.Password(t.Context(), a.ID, store.SideSource); err != nil || p.Reveal() != newer {
+		t.Errorf("kept for the source: %q, %v", p.Reveal(), err)
 	}
 }
 
@@ -223,7 +396,8 @@ func TestOtherUsersMail(t *testing.T) {
 }
 
 // More than ten refused messages wait for the administrator, whose retry is
-// the word to go on without them. A user's login is not.
+// the word to go on without them. A user's login is not, with a new password
+// neither.
 func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
 	_, target, _, b := fakes(t, func(f *fakeServer) {
 		for range 11 {
@@ -242,6 +416,13 @@ func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await(t, m, ctx, "anna", func(x store.Account) bool { return x.State == store.Waiting && x.Attempts > a.Attempts })
+	if _, err := b.store.Revive(ctx, "anna@"+domain); err != nil { // what a login does once it has sealed a new one
+		t.Fatal(err)
+	}
+	a = b.await(t, m, ctx, "anna", func(x store.Account) bool { return x.State == store.Active || x.State == store.Waiting })
+	if a.State != store.Waiting || a.SetAside != 11 {
+		t.Fatalf("%s, %d aside: %s", a.State, a.SetAside, a.Reason)
+	}
 	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
 		t.Fatal(err)
 	}

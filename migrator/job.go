@@ -245,14 +245,30 @@ func (j *job) connectSource(ctx context.Context) error {
 		return err
 	}
 	creds := upstream.Credentials{Identity: j.id, Master: j.domain.Source.Master}
-	password, _, err := j.password(ctx)
+	password, version, err := j.password(ctx)
 	switch {
 	case err == nil:
 		creds.Master, creds.Password = nil, password
 	case creds.Master == nil || !isHalt(err):
 		return err
 	}
-	j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) })
+	open := func() error {
+		j.source, err = j.openSource(ctx, server, func(ctx context.Context) (*upstream.Session, error) { return j.session(ctx, server, creds) })
+		return err
+	}
+	if err = open(); outcome(err) == upstream.Miss && creds.Master == nil && j.claim.Account.Origin == store.OriginAdopted {
+		// Its owner logs in on the target, perhaps with what the source takes too.
+		own, _, ownErr := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+		if ownErr == nil && own.Reveal() != creds.Password.Reveal() {
+			creds.Password = own
+			if err = open(); err == nil {
+				// If a newer one was sealed meanwhile, the flip has it tried.
+				if err := j.claim.SealAgain(ctx, own, version); err != nil && !errors.Is(err, store.ErrChanged) {
+					return err
+				}
+			}
+		}
+	}
 	if isHalt(err) {
 		return err
 	}
@@ -277,13 +293,12 @@ func (j *job) connectSource(ctx context.Context) error {
 // connectTarget logs in to the target, twice where it lets us.
 func (j *job) connectTarget(ctx context.Context) (err error) {
 	creds := upstream.Credentials{Identity: j.id}
-	if creds.Password, err = j.targetPassword(ctx); err != nil {
-		if !errors.Is(err, store.ErrNoPassword) || j.domain.Target.Master == nil {
-			return err
-		}
-		creds.Master = j.domain.Target.Master
+	if j.claim.Account.Origin == store.OriginAdopted {
+		creds, err = j.openAdopted(ctx)
+	} else if creds.Password, err = j.targetPassword(ctx); err == nil {
+		j.dest, err = j.openTarget(ctx, creds.Password)
 	}
-	if j.dest, creds, err = j.openDest(ctx, creds); err != nil {
+	if err != nil {
 		return err
 	}
 	j.targetCreds = creds
@@ -298,25 +313,46 @@ func (j *job) connectTarget(ctx context.Context) (err error) {
 	return nil
 }
 
-// openDest logs in to the target with these credentials, or as the master user
-// into an account that was there before and takes another password.
-func (j *job) openDest(ctx context.Context, creds upstream.Credentials) (*imapwire.Conn, upstream.Credentials, error) {
-	if creds.Master == nil {
-		c, err := j.openTarget(ctx, creds.Password)
-		if err == nil || j.claim.Account.Origin != store.OriginAdopted || j.domain.Target.Master == nil || !isPasswordHalt(err) {
-			return c, creds, err
-		}
-		creds = upstream.Credentials{Identity: j.id, Master: j.domain.Target.Master}
-	}
+// openAdopted logs in to an account that was on the target before: with the
+// password with which its owner has logged in there since, the one that has opened
+// the source, or as the master user.
+func (j *job) openAdopted(ctx context.Context) (upstream.Credentials, error) {
+	creds := upstream.Credentials{Identity: j.id}
 	if j.domain.Target.IMAP == nil {
-		return nil, creds, errNoIMAP("target")
+		return creds, errNoIMAP("target")
 	}
-	c, err := j.loginAs(ctx, j.domain.Target.IMAP, creds)
-	if err != nil {
-		return nil, creds, accessTrouble(err, errorTarget, "target")
+	own, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+	if err == nil {
+		creds.Password = own
+		if j.dest, err = j.openTarget(ctx, own); !isPasswordHalt(err) {
+			return creds, err
+		}
+		// The next login gives it anew.
+		if err := j.claim.RefusePassword(ctx, store.SideTarget); err != nil {
+			return creds, err
+		}
+	} else if !errors.Is(err, store.ErrNoPassword) {
+		return creds, err
 	}
-	return c, creds, nil
+	if p := j.sourceCreds.Password; !p.IsZero() && p.Reveal() != own.Reveal() {
+		creds.Password = p
+		if j.dest, err = j.openTarget(ctx, p); !isPasswordHalt(err) {
+			return creds, err
+		}
+	}
+	if j.domain.Target.Master == nil {
+		return creds, errNotLetIn
+	}
+	creds = upstream.Credentials{Identity: j.id, Master: j.domain.Target.Master}
+	if j.dest, err = j.loginAs(ctx, j.domain.Target.IMAP, creds); err != nil {
+		return creds, accessTrouble(err, errorTarget, "target")
+	}
+	return creds, nil
 }
+
+// errNotLetIn: only a login of the owner's helps, who lives on the target.
+var errNotLetIn = &halt{state: store.Waiting, reason: errorPassword,
+	err: errors.New("the target does not take the password kept, and this account was there before: waiting for the user's next login, or name a master user (domains[].target.master)")}
 
 // openTarget logs in on the target. Where migproxy created the account, an
 // older password there is replaced first.
@@ -332,8 +368,7 @@ func (j *job) openTarget(ctx context.Context, password config.Secret) (*imapwire
 		return nil, targetTrouble(err)
 	}
 	if j.claim.Account.Origin != store.OriginCreated {
-		return nil, &halt{state: store.Waiting, reason: errorPassword,
-			err: errors.New("the target does not take the password kept, and this account was there before: waiting for the user's next login, or name a master user (domains[].target.master)")}
+		return nil, errNotLetIn
 	}
 	if j.driver == nil {
 		return nil, errNoDriver(j.id.Domain)

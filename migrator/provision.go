@@ -44,7 +44,25 @@ func (j *job) provision(ctx context.Context) error {
 	if !free {
 		return j.claimTaken(ctx, password)
 	}
+	if password, err = j.ensurePassword(ctx, password); err != nil {
+		return err
+	}
 	return j.create(ctx, password)
+}
+
+// ensurePassword is the password to create the account with. It is sealed for the
+// target's side before, so that after a crash it opens what was created even if
+// its owner has given another one since. As long as the account may have been
+// created all the same, no other is taken; the newest is set once it is there.
+func (j *job) ensurePassword(ctx context.Context, newest config.Secret) (config.Secret, error) {
+	kept, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+	switch a := j.claim.Account; {
+	case err != nil && !errors.Is(err, store.ErrNoPassword):
+		return kept, err
+	case err == nil && (kept.Reveal() == newest.Reveal() || a.Origin == store.OriginFree && a.Attempts < oursTries):
+		return kept, nil
+	}
+	return newest, j.claim.SealStandIn(ctx, newest)
 }
 
 // lookup asks whether the account's name is free on the target.
@@ -87,15 +105,23 @@ func (j *job) create(ctx context.Context, password config.Secret) error {
 const oursTries = 6
 
 // claimTaken decides whose an account is that was found on the target. It is
-// ours only if its name was committed as free before and the sealed password
-// opens it: then a crash came between creating and committing that.
+// ours only if its name was committed as free before and a sealed password opens
+// it, the one to create it with or the newest: then a crash came between creating
+// and committing that.
 func (j *job) claimTaken(ctx context.Context, password config.Secret) error {
 	conflict := &halt{state: store.Conflict, reason: errorConflict,
 		err: errors.New("the target has an account or address of this name that migproxy did not make: nothing was written there; remove or rename it and `migproxy account retry`, or leave this account at the source with `migproxy account exclude`")}
 	if j.claim.Account.Origin != store.OriginFree {
 		return conflict
 	}
-	err := j.tryTarget(ctx, password)
+	kept, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+	if err != nil && !errors.Is(err, store.ErrNoPassword) {
+		return err
+	}
+	err = j.tryTarget(ctx, password)
+	if outcome(err) == upstream.Miss && !kept.IsZero() && kept.Reveal() != password.Reveal() {
+		err = j.tryTarget(ctx, kept)
+	}
 	switch outcome(err) {
 	case upstream.Accepted:
 	case upstream.Miss, upstream.Refused:

@@ -10,20 +10,18 @@ import (
 )
 
 // targetPassword is the password with which the account is written on the
-// target before the flip: its owner's or, as long as that is not known, one of
-// our own, for an account that we create. It is sealed before it is used. For an
-// account that was there the error is store.ErrNoPassword.
+// target before the flip, where we create it: the one that has opened the source
+// in this run or, where a master user did, one of our own. It is sealed before it is
+// used.
 func (j *job) targetPassword(ctx context.Context) (config.Secret, error) {
-	for _, side := range []store.Side{store.SideSource, store.SideTarget} {
-		password, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, side)
-		if !errors.Is(err, store.ErrNoPassword) {
-			return password, err
-		}
+	if password := j.sourceCreds.Password; !password.IsZero() {
+		return password, nil
 	}
-	if j.claim.Account.Origin == store.OriginAdopted {
-		return config.Secret{}, store.ErrNoPassword
+	password, _, err := j.m.o.Store.Password(ctx, j.claim.Account.ID, store.SideTarget)
+	if !errors.Is(err, store.ErrNoPassword) {
+		return password, err
 	}
-	password := config.NewSecret(rand.Text())
+	password = config.NewSecret(rand.Text())
 	return password, j.claim.SealStandIn(ctx, password)
 }
 

@@ -150,11 +150,21 @@ func livesThere(s store.State) bool { return s == store.Removed || store.Account
 const catchUpRest = time.Minute
 
 // keepUp has an account that lives on the target caught up at its owner's
-// login, with his password if none is known that opens both servers. This login
-// has been decided and does not depend on it.
+// login, with his password if none is known that opens both servers, and gives it
+// to the copy into an account that was there. This login has been decided and does
+// not depend on it.
 func (l *login) keepUp(ctx context.Context) {
 	a := l.facts.account
-	if a == nil || a.State != store.Active || l.facts.delegated {
+	if a == nil || l.facts.delegated || l.facts.target != upstream.Accepted {
+		return
+	}
+	if a.CopiesIntoOwn() {
+		if err := l.b.store.KeepTargetPassword(ctx, a.ID, l.a.Password); err != nil {
+			l.log.Warn("the password could not be kept for the copy", zap.Error(err))
+		}
+		return
+	}
+	if a.State != store.Active {
 		return
 	}
 	var err error
@@ -211,7 +221,8 @@ func (l *login) park(ctx context.Context) (*upstream.Session, error) {
 }
 
 // revive begins the work of a stopped account again, if the password is not
-// the one with which it stopped. Anything else would only repeat the failure.
+// the one with which it stopped. Anything else would only repeat the failure. What
+// the administrator is asked stays asked.
 func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
 	sealed, err := l.seal(ctx)
 	if err != nil {
@@ -221,7 +232,7 @@ func (l *login) revive(ctx context.Context) (*upstream.Session, error) {
 		l.facts.tried = true
 		return nil, nil
 	}
-	a, err := l.b.store.Retry(ctx, l.id.Address())
+	a, err := l.b.store.Revive(ctx, l.id.Address())
 	if err != nil {
 		return l.again(ctx, err)
 	}

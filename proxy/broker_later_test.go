@@ -242,6 +242,59 @@ func TestLoginCatchesUp(t *testing.T) {
 	}
 }
 
+// A login of somebody who lives on the target while his old mail is copied there
+// gives the copy the password that opens the target, once.
+func TestLoginGivesAdoptedAccountsPassword(t *testing.T) {
+	for _, state := range []string{"waiting", "failed", "copying"} {
+		for answer, keeps := range map[string]bool{"yes": true, "miss": false} {
+			w := newWorld(t)
+			w.put(state, "adopted", store.NewAccount{Mode: config.ModeAccounts, Password: config.NewSecret("older")})
+			w.target.set(answer)
+			w.login(config.IMAP)
+			a, now := w.account()
+			p, _, err := w.store.Password(w.ctx, a.ID, store.SideTarget)
+			if kept := err == nil && p.Reveal() == password; kept != keeps || state != "copying" && keeps == a.Due.IsZero() || now != state {
+				t.Errorf("%s, %s: kept %q, %v; %+v", state, answer, p.Reveal(), err, a)
+			}
+			if p, _, err := w.store.Password(w.ctx, a.ID, store.SideSource); err != nil || p.Reveal() != "older" {
+				t.Errorf("%s: the source's password is %q, %v", state, p.Reveal(), err)
+			}
+			if !keeps {
+				continue
+			}
+			c := w.claim()
+			w.check(c.Release(w.ctx, store.Waiting, "for the test", time.Time{}, true))
+			w.login(config.IMAP) // it has been tried
+			if a, _ := w.account(); !a.Due.IsZero() {
+				t.Errorf("%s: due again: %+v", state, a)
+			}
+			w.check(w.store.KeepTargetPassword(w.ctx, a.ID, config.NewSecret("for a while")))
+			c = w.claim()
+			w.check(c.RefusePassword(w.ctx, store.SideTarget))
+			w.check(c.Release(w.ctx, store.Waiting, "for the test", time.Time{}, true))
+			w.login(config.IMAP)
+			if a, _ := w.account(); a.Due.IsZero() {
+				t.Errorf("%s: not due: %+v", state, a)
+			}
+		}
+	}
+}
+
+// A login with a new password begins the work of a stopped account again, and
+// answers nothing that the administrator was asked.
+func TestReviveKeepsTheReason(t *testing.T) {
+	for _, state := range []string{"waiting", "failed"} {
+		w := newWorld(t)
+		w.put(state, "created", store.NewAccount{Mode: config.ModeAccounts, Password: config.NewSecret("older")})
+		if got := w.login(config.IMAP); got != "park" {
+			t.Errorf("%s: %s", state, got)
+		}
+		if a, now := w.account(); now != "copying" || a.Reason != "for the test" || a.Attempts != 0 || a.Due.IsZero() || a.PasswordVersion != 2 {
+			t.Errorf("%s: %+v", state, a)
+		}
+	}
+}
+
 // Whoever logs in for another gives no password of the other's.
 func TestDelegatedLoginKeepsNoPassword(t *testing.T) {
 	w := newWorld(t)

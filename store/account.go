@@ -108,6 +108,19 @@ func (a Account) Moved() bool {
 	return a.State == Active || a.State == Finished || a.State == Native
 }
 
+// CopiesIntoOwn reports whether the account was on the target before, and its old
+// mail is still to be copied to it.
+func (a Account) CopiesIntoOwn() bool {
+	if a.Origin != OriginAdopted || !a.FlippedAt.IsZero() {
+		return false
+	}
+	switch a.State {
+	case Provisioning, Copying, Waiting, Failed:
+		return true
+	}
+	return false
+}
+
 // Change is published when an account was written, or when a domain is finished.
 type Change struct {
 	AccountID int64

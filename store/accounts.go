@@ -226,6 +226,27 @@ func (s *Store) Retry(ctx context.Context, address string) (a Account, err error
 	return a, err
 }
 
+// Revive makes a waiting or failed account, for which its owner has just given a
+// new password, due at once, back in the state in which its work stopped. It keeps
+// the reason: only Retry, which the administrator says, answers what he is asked
+// there. Others return ErrChanged.
+func (s *Store) Revive(ctx context.Context, address string) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		if a, err = x.account(address); err != nil {
+			return err
+		}
+		if a.State != Waiting && a.State != Failed {
+			return ErrChanged
+		}
+		if err := x.resume(a, resumed(a.Origin), a.Origin, a.Reason); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, err
+}
+
 // retry is Retry within a transaction.
 func (x *tx) retry(a Account) error {
 	origin, to := a.Origin, resumed(a.Origin)
@@ -242,9 +263,14 @@ func (x *tx) retry(a Account) error {
 	default:
 		return ErrChanged
 	}
-	_, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0,
-		due = $3, woken = TRUE, updated_at = $3 WHERE id = $4`,
-		to, origin, time.Now().UnixMilli(), a.ID)
+	return x.resume(a, to, origin, "")
+}
+
+// resume makes an account due at once.
+func (x *tx) resume(a Account, to State, origin Origin, reason string) error {
+	_, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = $3, attempts = 0,
+		due = $4, woken = TRUE, updated_at = $4 WHERE id = $5`,
+		to, origin, reason, time.Now().UnixMilli(), a.ID)
 	return err
 }
 

@@ -183,6 +183,31 @@ func TestRetry(t *testing.T) {
 	expect(t, err, ErrNotFound)
 }
 
+// A login with a new password makes an account go on as a retry does, but for
+// what only the administrator answers.
+func TestRevive(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	for i, c := range []struct {
+		have   State
+		origin Origin
+		want   State // "": ErrChanged
+	}{
+		{Waiting, OriginFree, Provisioning}, {Failed, OriginCreated, Copying}, {Waiting, OriginAdopted, Copying},
+		{Conflict, OriginFree, ""}, {Active, OriginCreated, ""}, {Copying, "", ""}, {Finished, "", ""}, {Excluded, "", ""},
+	} {
+		before := put(t, s, strconv.Itoa(i), c.have, c.origin)
+		a, err := s.Revive(t.Context(), before.Identity.Address())
+		if c.want == "" {
+			expect(t, err, ErrChanged)
+			continue
+		}
+		ok(t, err)
+		if a.State != c.want || a.Origin != c.origin || a.Due.IsZero() || a.Reason != before.Reason || a.Attempts != 0 {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
 func TestAccounts(t *testing.T) {
 	s := openDir(t, t.TempDir())
 	_, err := s.Account(t.Context(), "anna@example.com")

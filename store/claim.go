@@ -152,9 +152,19 @@ func (c *Claim) Refresh(ctx context.Context) error {
 }
 
 // SetOrigin commits how the account comes to be on the target; with
-// OriginCreated and OriginAdopted the state becomes copying.
+// OriginCreated and OriginAdopted the state becomes copying. With OriginCreated the
+// password with which the account was created is erased, unless its owner's is not
+// known yet.
 func (c *Claim) SetOrigin(ctx context.Context, o Origin) error {
-	return c.update(ctx, nil, "origin = $3, state = $4", o, resumed(o))
+	return c.update(ctx, func(x *tx) error {
+		if o != OriginCreated {
+			return nil
+		}
+		n, err := x.exec(`DELETE FROM credentials WHERE account_id = $1 AND side = $2
+			AND EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $3)`, c.id, SideTarget, SideSource)
+		x.erased = x.erased || n > 0
+		return err
+	}, "origin = $3, state = $4", o, resumed(o))
 }
 
 // SetExpected commits how many messages the source has.
@@ -207,12 +217,20 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 		if to == Finished {
 			return x.erasePasswords(c.id)
 		}
-		if err := x.erasePassword(c.id, SideTarget); err != nil { // a stand-in
+		// A stand-in. An account that was there before has its own.
+		own, err := c.store.openPassword(x.QueryRowContext(x.ctx, selectPassword, c.id, SideTarget))
+		if err != nil && !errors.Is(err, ErrNoPassword) {
 			return err
+		}
+		if a.Origin != OriginAdopted || own.refused {
+			if err := x.erasePassword(c.id, SideTarget); err != nil {
+				return err
+			}
 		}
 		_, err = x.exec(`INSERT INTO credentials (account_id, side, sealed_key, sealed, used_at, refused)
 			SELECT account_id, $2, sealed_key, sealed, used_at, refused FROM credentials
-			WHERE account_id = $1 AND side = $3`, c.id, SideTarget, SideSource)
+			WHERE account_id = $1 AND side = $3
+			AND NOT EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $2)`, c.id, SideTarget, SideSource)
 		return err
 	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1,
 		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"migproxy/config"
 )
 
 // Migrate is Begin by the administrator's command, whatever the wave: it also
@@ -68,6 +70,28 @@ func (s *Store) Adopt(ctx context.Context, address string) (a Account, err error
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = '', attempts = 0, due = $3, updated_at = $3
 			WHERE id = $4`, Copying, OriginAdopted, time.Now().UnixMilli(), a.ID); err != nil {
+			return err
+		}
+		a, err = x.written(a.ID)
+		return err
+	})
+	return a, err
+}
+
+// RetryWith is Retry with a new password, for an account that is not active. One
+// that cannot be tried again is ErrChanged, and keeps the password that it has.
+func (s *Store) RetryWith(ctx context.Context, address string, password config.Secret) (a Account, err error) {
+	err = s.write(ctx, func(x *tx) error {
+		if a, err = x.account(address); err != nil {
+			return err
+		}
+		if a.State == Active {
+			return ErrChanged
+		}
+		if err := x.retry(a); err != nil {
+			return err
+		}
+		if _, err := s.sealNewest(x, a, password, time.Now()); err != nil {
 			return err
 		}
 		a, err = x.written(a.ID)

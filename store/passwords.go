@@ -116,8 +116,52 @@ func (s *Store) KeepPassword(ctx context.Context, id int64, password config.Secr
 	})
 }
 
-// SealStandIn keeps a password of our own for the account on the target, until
-// its owner's is known.
+// KeepTargetPassword keeps a password that has just opened the target, for an
+// account that was there before and whose old mail is still being copied to it,
+// and makes the account due, unless it is the one kept for the target already and
+// not refused there since. In any other case it changes nothing.
+func (s *Store) KeepTargetPassword(ctx context.Context, id int64, password config.Secret) error {
+	return s.write(ctx, func(x *tx) error {
+		a, err := x.accountByID(id)
+		if err != nil || !a.CopiesIntoOwn() {
+			return err
+		}
+		kept, err := s.openPassword(x.QueryRowContext(x.ctx, selectPassword, id, SideTarget))
+		switch {
+		case err != nil && !errors.Is(err, ErrNoPassword):
+			return err
+		case err == nil && !kept.refused && kept.password.Reveal() == password.Reveal():
+			return nil
+		}
+		now := time.Now()
+		if err := s.sealPassword(x, id, SideTarget, a.Identity.Address(), password, now); err != nil {
+			return err
+		}
+		if _, err := x.exec(`UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2`, millis(now), id); err != nil {
+			return err
+		}
+		_, err = x.written(id)
+		return err
+	})
+}
+
+// SealAgain keeps a password that the source has taken in place of one that it
+// does not take, which has this version. If there is a newer one: ErrChanged.
+func (c *Claim) SealAgain(ctx context.Context, password config.Secret, version int64) error {
+	return c.write(ctx, func(x *tx) error {
+		a, err := x.accountByID(c.id)
+		if err != nil {
+			return err
+		}
+		if a.PasswordVersion != version {
+			return ErrChanged
+		}
+		return c.store.sealPassword(x, c.id, SideSource, a.Identity.Address(), password, time.Now())
+	})
+}
+
+// SealStandIn keeps the password with which the account is created on the target,
+// which is one of our own until its owner's is known.
 func (c *Claim) SealStandIn(ctx context.Context, password config.Secret) error {
 	return c.write(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
