@@ -137,12 +137,8 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		if found, err = j.digestNew(ctx, f, found, read); err != nil {
 			return err
 		}
-		for _, o := range aside {
-			if !slices.ContainsFunc(originals, func(x original) bool { return x.uid == o.uid }) {
-				originals = append(originals, o)
-			}
-		}
-		// No intent names a settled message; one that did would end never.
+		// No intent names a settled message but one that is set aside and tried
+		// again; any other would end never.
 		if !renumbered {
 			runs, err := j.claim.Ledger(ctx, f.ID)
 			if err != nil {
@@ -150,6 +146,11 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 			}
 			settled := newLedger(runs, f.TargetUIDValidity)
 			originals = slices.DeleteFunc(originals, func(o original) bool { return settled.hasSource(o.uid) })
+		}
+		for _, o := range aside {
+			if !slices.ContainsFunc(originals, func(x original) bool { return x.uid == o.uid }) {
+				originals = append(originals, o)
+			}
 		}
 		if done, err = j.noteMatches(ctx, f, match(originals, found), true); err != nil {
 			return err

@@ -34,14 +34,15 @@ func (s *Store) TakeBack(ctx context.Context, owner string) error {
 // due before it is its turn: whoever is being moved is waiting for it.
 const catchUpPatience = 10 * time.Minute
 
-// notFinished: the domain of an account is not finished.
-const notFinished = "domain NOT IN (SELECT name FROM domains WHERE finished)"
+// notFinished: the source may still be asked for an account. A finished account
+// needs it no more, and may be due for its aliases.
+const notFinished = "(state = 'finished' OR domain NOT IN (SELECT name FROM domains WHERE finished))"
 
 // ClaimNext claims the account that has been due for longest, those that are to
 // be caught up after those that are being moved or finished; nil when none is.
 // owner must not be empty. A waiting or failed account goes on in the state in
-// which its work stopped: provisioning or copying. One of a finished domain is
-// never claimed, as its source is not asked any more.
+// which its work stopped: provisioning or copying. One of a finished domain that
+// is not finished itself is never claimed, as its source is not asked any more.
 func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
 	if owner == "" {
 		return nil, errors.New("a claim needs an owner")
