@@ -217,7 +217,11 @@ func showIn(t testing.TB, c *store.Claim, name, address string, n int) {
 func (b *bench) bertShows(t testing.TB, address string) {
 	t.Helper()
 	b.begin(t, store.NewAccount{Identity: identity("bert")})
-	c := b.claimed(t)
+	b.shows(t, b.claimed(t), address)
+}
+
+func (b *bench) shows(t testing.TB, c *store.Claim, address string) {
+	t.Helper()
 	showIn(t, c, "INBOX", address, 1)
 	shown := func(*store.AliasEvidence) (store.AliasRulings, error) {
 		return store.AliasRulings{Shown: []string{address}}, nil
@@ -240,12 +244,14 @@ func TestAliasIsWithdrawn(t *testing.T) {
 			b.anna(t)
 			o := discover(t, b.options(t), bothAccounts)
 			b.run(t, o, "anna", rest...)
+			b.begin(t, store.NewAccount{Identity: identity("bert")}) // with whom the domain is not finished
+			bert := b.claimed(t)
 			if state == store.Finished {
 				b.complete(t, store.CompleteWhole, false)
 				b.run(t, discover(t, b.options(t), bothAccounts), "anna", store.Finished)
 			}
 			driver.stuck = errors.New("not now")
-			b.bertShows(t, rossi)
+			b.shows(t, bert, rossi)
 			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return strings.Contains(a.Reason, "not now") })
 			driver.stuck = nil
 			if state == store.Active {

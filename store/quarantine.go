@@ -146,6 +146,11 @@ func (c *Claim) endAside(ctx context.Context, id, octets int64, m *SetAside) err
 			plain(m.Reason), millis(now), id); err != nil {
 			return err
 		}
+		// It is set aside now, so that its refusal has nothing more to say.
+		if _, err := x.exec(`DELETE FROM refusals WHERE (folder_id, source_uidvalidity, source_uid) =
+			(SELECT folder_id, source_uidvalidity, source_uid FROM quarantine WHERE id = $1)`, id); err != nil {
+			return err
+		}
 		before, err := x.exec(`DELETE FROM quarantine WHERE id = (SELECT o.id FROM quarantine o
 			JOIN quarantine n ON n.folder_id = o.folder_id AND n.digest = o.digest AND n.octets = o.octets
 			WHERE n.id = $1 AND o.complete AND o.source_uidvalidity <> n.source_uidvalidity

@@ -105,6 +105,11 @@ func (c *Claim) takeOut(x *tx, f Folder, done []Message) error {
 		if err != nil {
 			return err
 		}
+		// Its refusal has led to that, and is not to lead to it again.
+		if _, err := x.exec("DELETE FROM refusals WHERE folder_id = $1 AND source_uidvalidity = $2 AND source_uid = $3",
+			f.ID, f.SourceUIDValidity, m.SourceUID); err != nil {
+			return err
+		}
 		out += n
 	}
 	if out == 0 {
