@@ -81,10 +81,11 @@ type AliasEvidence struct {
 	id        int64
 }
 
-// AccountOf gives the account that bears an address, by its canonical one; ""
-// where none does.
+// AccountOf gives the account that bears an address as its own or as a login
+// alias, by its canonical one; "" where none does.
 func (e *AliasEvidence) AccountOf(address string) (account string, err error) {
-	err = e.x.get("SELECT address FROM accounts WHERE address = $1", []any{address}, &account)
+	err = e.x.get(`SELECT address FROM accounts WHERE address = $1
+		UNION ALL SELECT a.address FROM login_aliases l JOIN accounts a ON a.id = l.account_id WHERE l.name = $1`, []any{address}, &account)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
