@@ -458,3 +458,20 @@ func TestNewSettingsDecideAnew(t *testing.T) {
 		t.Error(driver.calls)
 	}
 }
+
+// A name under which somebody else logs in is nobody's alias.
+func TestAliasIsAnothersLoginName(t *testing.T) {
+	_, _, driver, b := fakes(t, alsoRossi)
+	b.begin(t, store.NewAccount{Identity: identity("bert")})
+	if err := b.store.GiveLoginAlias(t.Context(), rossi, "bert@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.claimed(t)
+	b.anna(t)
+	if a := b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	if a, _ := b.alias(t, rossi); a.State != store.AliasWithdrawn || added(driver) != 0 {
+		t.Errorf("%+v, %v", a, driver.calls)
+	}
+}
