@@ -45,7 +45,7 @@ func (d *Domain) complete() {
 		}
 	}
 	if p := &d.Parking; p.Mode == "" {
-		p.Mode = ParkNotice
+		p.Mode = ParkSource
 		if p.Account != "" {
 			p.Mode = ParkAccount
 		}

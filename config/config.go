@@ -121,7 +121,7 @@ type Domain struct {
 	Extended   Extended   `koanf:"extended" doc:"extended: headers that are no evidence, for sources that write them wrongly."`
 	Aliases    Aliases    `koanf:"aliases" doc:"standard and extended: what is done with addresses that are found."`
 	Parking    Parking    `koanf:"parking" doc:"What a user gets while his mail is copied."`
-	Wave       Wave       `koanf:"wave" doc:"Which accounts may migrate now; the others stay at the source. Patterns are matched against the whole address, whatever its case; * stands for any run of characters."`
+	Wave       Wave       `koanf:"wave" doc:"Which accounts may migrate now; the others stay at the source. Counts at the first start only; afterwards the command wave says so. Patterns are matched against the whole address, whatever its case; * stands for any run of characters."`
 }
 
 // Mode says what a login of an account that has not moved begins.
@@ -220,11 +220,19 @@ const (
 
 // Parking is what a user gets while his mail is copied.
 type Parking struct {
-	Mode         ParkingMode `koanf:"mode" doc:"notice: a read-only mailbox with one message that says why and how far. account: a read-only mailbox with the messages of a migration account. hold: a temporary failure at each login. Default: account if one is named, else notice. POP3 clients get a temporary failure in every mode."`
+	Mode         ParkingMode `koanf:"mode" doc:"source: his old mailbox, as before; when little is left to copy, his sessions are closed at a quiet moment, and the next login is on the target. notice: a read-only mailbox with one message that says why and how far. account: a read-only mailbox with the messages of a migration account. hold: a temporary failure at each login. Default: account if one is named, else source. POP3 clients get a temporary failure in every mode but source."`
 	Account      string      `koanf:"account" doc:"account: the migration account on the target, whose INBOX is shown." example:"migration@example.com"`
 	PasswordFile string      `koanf:"password_file" doc:"account: a file with that account's password." example:"/etc/migproxy/parking"`
 	Template     string      `koanf:"template" doc:"notice: a file with the text (Go text/template). Default: a text of our own."`
+	Flip         FlipAt      `koanf:"flip" doc:"source: how little must be left to copy for the flip to begin. A pass that finds more is followed by another."`
 	Max          Duration    `koanf:"max" default:"1h" doc:"How long a user stays parked while the copy makes no progress; then he gets his old mailbox on the source until it goes on."`
+}
+
+// FlipAt says how much a pass over a mailbox in use may have found for the flip to
+// begin: the last pass, for which logins are held, finds about as much.
+type FlipAt struct {
+	Messages int `koanf:"messages" default:"200" doc:"Messages that are new, gone or moved."`
+	Octets   int `koanf:"octets" default:"20000000" doc:"Octets of new messages."`
 }
 
 // ParkingMode is a way of parking.
@@ -232,6 +240,7 @@ type ParkingMode string
 
 // The values of ParkingMode.
 const (
+	ParkSource  ParkingMode = "source" // his old mailbox, until the flip
 	ParkNotice  ParkingMode = "notice"
 	ParkAccount ParkingMode = "account"
 	ParkHold    ParkingMode = "hold"
@@ -242,6 +251,8 @@ const (
 type Wave struct {
 	Include []string `koanf:"include" default:"*" doc:"Addresses or patterns that may migrate." example:"[\"a*@example.com\"]"`
 	Exclude []string `koanf:"exclude" doc:"Addresses or patterns that may not, even if they are included." example:"[\"director@example.com\"]"`
+	// MaxFailed is how many of its accounts may fail before no further one begins.
+	MaxFailed int `koanf:"max_failed" default:"10" doc:"When so many accounts of the domain have failed since it was started, no further one begins, until the command start; 0 is no limit."`
 }
 
 // Migration is how the copy works.

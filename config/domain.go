@@ -39,6 +39,7 @@ func (s *settings) domains(c *Config) {
 		}
 		s.parking(key+".parking", d.Parking)
 		s.aliases(key+".aliases", d.Aliases)
+		s.notNegative(key+".wave.max_failed", d.Wave.MaxFailed)
 	}
 }
 
@@ -190,6 +191,8 @@ func (s *settings) aliases(key string, a Aliases) {
 
 func (s *settings) parking(key string, p Parking) {
 	s.positive(key+".max", int64(p.Max))
+	s.notNegative(key+".flip.messages", p.Flip.Messages)
+	s.notNegative(key+".flip.octets", p.Flip.Octets)
 	if p.Mode == ParkAccount {
 		if local, domain, ok := strings.Cut(p.Account, "@"); !ok || local == "" || domain == "" {
 			s.report(key+".account", "mode account needs the migration account; write its address on the target, such as migration@example.com")

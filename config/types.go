@@ -150,16 +150,7 @@ func (Driver) Values() []string {
 
 // Values lists what may be written.
 func (ParkingMode) Values() []string {
-	return []string{string(ParkNotice), string(ParkAccount), string(ParkHold)}
-}
-
-// UnmarshalText refuses what the documentation of other versions may promise.
-func (m *ParkingMode) UnmarshalText(text []byte) error {
-	if string(text) == "source" {
-		return errors.New("source is not supported yet; write " + oneOf(m.Values()))
-	}
-	*m = ParkingMode(text)
-	return known(string(text), m.Values())
+	return []string{string(ParkSource), string(ParkNotice), string(ParkAccount), string(ParkHold)}
 }
 
 // known checks a value of an enumeration.

@@ -127,6 +127,9 @@ func newProxy(t testing.TB, bin func() (string, error), s settings) *proxy {
 	if s.active == "" {
 		s.active = "true"
 	}
+	if !strings.Contains(s.domain, "parking:") {
+		s.domain += "    parking: { mode: notice }\n"
+	}
 	if s.migration == "" {
 		s.migration = "settle_quiet: 500ms"
 	}

@@ -66,6 +66,9 @@ type Account struct {
 	NeedsPassword bool
 	// Finishing says that the next pass of an active account is its last one.
 	Finishing Finishing
+	// Flipping says how far the flip of an account that is parked at its source
+	// has come. It is set while a worker has the account.
+	Flipping Flipping
 
 	Due       time.Time // when a worker is to look at it; zero: never
 	CreatedAt time.Time
@@ -79,7 +82,25 @@ type Account struct {
 	// CaughtUpAt is when the source was last found to have nothing new for an
 	// active account; zero before.
 	CaughtUpAt time.Time
+	// RolledBackAt is when the account was taken back from the target to its
+	// source; zero if it never was, or has begun to move anew.
+	RolledBackAt time.Time
 }
+
+// Flipping says how far the flip of an account that is parked at its source has
+// come.
+type Flipping string
+
+// The values of Flipping.
+const (
+	NotFlipping Flipping = ""
+	// FlipClosing: the sessions on the source are to be closed at a quiet moment.
+	// Logins still go there.
+	FlipClosing Flipping = "closing"
+	// FlipHeld: there is no session on the source, and logins wait for the end of
+	// the last pass.
+	FlipHeld Flipping = "held"
+)
 
 // Finishing says whether an active account is in its last pass.
 type Finishing string
@@ -126,6 +147,7 @@ type Change struct {
 	AccountID int64
 	Address   string
 	State     State
+	Flipping  Flipping
 	// Finished is the domain that is finished; then the other fields are zero.
 	Finished string
 }

@@ -14,18 +14,21 @@ import (
 const accountColumns = `id, login, local, domain, state, origin, mode, reason,
 	messages, bytes, expected, set_aside, attempts, password_version,
 	COALESCE((SELECT MAX(used_at) FROM credentials WHERE account_id = accounts.id), 0),
-	needs_password, finishing, due, created_at, updated_at, progress_at, flipped_at, caught_up_at`
+	needs_password, finishing, due, created_at, updated_at, progress_at, flipped_at, caught_up_at,
+	flipping, rolled_back_at`
 
 func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
 	var a Account
-	var used, due, created, updated, progress, flipped, caughtUp int64
+	var used, due, created, updated, progress, flipped, caughtUp, rolledBack int64
 	err := row.Scan(&a.ID, &a.Identity.Login, &a.Identity.Local, &a.Identity.Domain,
 		&a.State, &a.Origin, &a.Mode, &a.Reason,
 		&a.Messages, &a.Bytes, &a.Expected, &a.SetAside, &a.Attempts, &a.PasswordVersion,
-		&used, &a.NeedsPassword, &a.Finishing, &due, &created, &updated, &progress, &flipped, &caughtUp)
+		&used, &a.NeedsPassword, &a.Finishing, &due, &created, &updated, &progress, &flipped, &caughtUp,
+		&a.Flipping, &rolledBack)
 	a.HasPassword, a.PasswordUsedAt = used != 0, moment(used)
 	a.Due, a.CreatedAt, a.UpdatedAt = moment(due), moment(created), moment(updated)
 	a.ProgressAt, a.FlippedAt, a.CaughtUpAt = moment(progress), moment(flipped), moment(caughtUp)
+	a.RolledBackAt = moment(rolledBack)
 	return a, err
 }
 
@@ -55,7 +58,7 @@ func (x *tx) accountByID(id int64) (Account, error) {
 func (x *tx) written(id int64) (Account, error) {
 	a, err := x.accountByID(id)
 	if err == nil {
-		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State})
+		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Flipping: a.Flipping})
 	}
 	return a, err
 }
@@ -179,7 +182,7 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 			return err
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
-			owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
+			flipping = '', owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
 			to, millis(now), a.ID); err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ type Claim struct {
 // TakeBack frees what a predecessor of this process held.
 func (s *Store) TakeBack(ctx context.Context, owner string) error {
 	return s.write(ctx, func(x *tx) error {
-		_, err := x.exec(`UPDATE accounts SET owner = '', lease_until = 0, fence = fence + 1
+		_, err := x.exec(`UPDATE accounts SET owner = '', lease_until = 0, flipping = '', fence = fence + 1
 			WHERE owner = $1`, owner)
 		return err
 	})
@@ -51,7 +51,7 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 	err := s.write(ctx, func(x *tx) error {
 		now := time.Now()
 		c := &Claim{store: s}
-		err := x.get(`UPDATE accounts SET owner = $1, lease_until = $2, fence = fence + 1, woken = FALSE,
+		err := x.get(`UPDATE accounts SET owner = $1, lease_until = $2, flipping = '', fence = fence + 1, woken = FALSE,
 			state = CASE WHEN state NOT IN ('waiting', 'failed') THEN state
 				WHEN origin IN ('created', 'adopted') THEN 'copying' ELSE 'provisioning' END,
 			updated_at = $3
@@ -194,7 +194,7 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
 		finishing = CASE WHEN $6 AND NOT woken AND (attempts + 1 >= $7 OR $5 = 0) THEN '' ELSE finishing END,
 		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
-		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`,
+		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`,
 		to, plain(reason), millis(due), failed, finishTries)
 }
 
@@ -234,5 +234,5 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 			AND NOT EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $2)`, c.id, SideTarget, SideSource)
 		return err
 	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1,
-		woken = FALSE, owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
+		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
 }

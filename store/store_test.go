@@ -107,7 +107,7 @@ func schema(t *testing.T, db *sql.DB) string {
 }
 
 // schemas are the versions that are out there. A change is a new one.
-var schemas = []string{"schema_v1.sql", "schema_v2.sql", "schema_v3.sql", "schema_v4.sql", "schema_v5.sql", "schema_v6.sql"}
+var schemas = []string{"schema_v1.sql", "schema_v2.sql", "schema_v3.sql", "schema_v4.sql", "schema_v5.sql", "schema_v6.sql", "schema_v7.sql"}
 
 // TestSchemasAreFrozen holds each version of the schema.
 func TestSchemasAreFrozen(t *testing.T) {

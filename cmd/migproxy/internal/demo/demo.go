@@ -128,6 +128,7 @@ domains:
       imap: { address: "%[6]s", tls: none }
       # The demo creates its accounts within its own process instead.
       provision: { driver: exec, command: [/bin/true] }
+    parking: { mode: notice }
 migration: { settle_quiet: 500ms }
 log: { level: info, format: console, file: %[2]s/migproxy.log }
 `

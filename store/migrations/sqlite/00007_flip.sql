@@ -1,0 +1,28 @@
+-- +goose Up
+-- How far the flip of an account that is parked at its source has come: closing
+-- or held; empty before it begins.
+ALTER TABLE accounts ADD COLUMN flipping TEXT NOT NULL DEFAULT '';
+
+-- When the account was taken back to its source; 0 never, or moved anew since.
+ALTER TABLE accounts ADD COLUMN rolled_back_at BIGINT NOT NULL DEFAULT 0;
+
+-- The folders whose renaming on the target has begun, and what they are to be
+-- called: that of the folder itself, and those below it.
+CREATE TABLE folder_renames (
+    folder_id BIGINT PRIMARY KEY REFERENCES folders (id),
+    source    BYTEA NOT NULL,
+    target    BYTEA NOT NULL,
+    renamed   BOOLEAN NOT NULL
+);
+
+-- Who may migrate. A domain's settings seed it at the first start.
+CREATE TABLE wave_patterns (
+    domain   TEXT NOT NULL,
+    pattern  TEXT NOT NULL,
+    excluded BOOLEAN NOT NULL,
+    PRIMARY KEY (domain, pattern)
+);
+ALTER TABLE domains ADD COLUMN wave_seeded BOOLEAN NOT NULL DEFAULT FALSE;
+
+-- Why a domain's migration was stopped, if it stopped by itself.
+ALTER TABLE domains ADD COLUMN stopped_because TEXT NOT NULL DEFAULT '';
