@@ -123,6 +123,10 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 	if domain.Adopt {
 		all = append(all, "adopt: accounts that the target has already get their mail copied if both servers take the same password")
 	}
+	if domain.Parking.Mode == config.ParkSource {
+		all = append(all, "parking source: CLOSE DIRECT ACCESS TO THE SOURCE, so that IMAP and POP3 reach it from this server alone: "+
+			"a session that migproxy does not see is not closed at the flip, and what is written there afterwards, other than new mail, is not carried over")
+	}
 	all = append(all, "mail flow, please see that all three roads are open: the world's mail reaches an account where it lives "+
 		"(MX at the target, which passes on what it does not have to the source); the target passes on mail for addresses "+
 		"that have not moved yet; what the source still takes for an account that has moved is fetched by the catch-up until "+
@@ -175,7 +179,11 @@ func copyNotes(domain *config.Domain, findings []*finding) (all []string) {
 			all = append(all, fmt.Sprintf("if the target has no %s after login: %s", capability, consequence))
 		}
 	}
-	unless("UIDPLUS", "what arrived is settled by looking; slower, nothing is lost")
+	if domain.Parking.Mode == config.ParkSource {
+		unless("UIDPLUS", "what users delete on the source cannot be removed there, and accounts wait before the flip: choose another parking mode")
+	} else {
+		unless("UIDPLUS", "what arrived is settled by looking; slower, nothing is lost")
+	}
 	unless("MULTIAPPEND", "messages are sent one by one; slower, nothing is lost")
 	unless("LITERAL+", "each message waits for the target's go-ahead; slower, nothing is lost")
 	unless("SPECIAL-USE", "Sent, Drafts, Junk and Trash are matched by their names alone")
