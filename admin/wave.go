@@ -20,9 +20,14 @@ import (
 const (
 	// wavePage is how many patterns are read from the store at a time.
 	wavePage = 500
-	// waveMax bounds the body of a change of the wave, in octets.
-	waveMax = 8 << 20
+	// waveMax bounds the body of a change of the wave, in octets: more than
+	// WavePatternsMax patterns can have.
+	waveMax = 64 << 20
 )
+
+// WavePatternsMax is how many patterns a WaveRequest may have: they are written at
+// once, in about a second, in which nothing else is.
+const WavePatternsMax = 50_000
 
 // WavePattern is an address, or a pattern with *, of a domain's wave.
 type WavePattern struct {
@@ -146,7 +151,10 @@ func (s *Server) removeFromWave(ctx context.Context, r *http.Request) ([]WaveCha
 // wrong.
 func (s *Server) waveRequest(r *http.Request) (q WaveRequest, err error) {
 	if err := json.NewDecoder(io.LimitReader(r.Body, waveMax)).Decode(&q); err != nil {
-		return q, badRequest(fmt.Sprintf("the request is no list of patterns, or larger than %d MiB: split the list", waveMax>>20))
+		return q, badRequest("the request is no list of patterns, or too long")
+	}
+	if len(q.Patterns) > WavePatternsMax {
+		return q, badRequest(fmt.Sprintf("these are more than %d patterns: split the list", WavePatternsMax))
 	}
 	for i, p := range q.Patterns {
 		if q.Patterns[i], err = ReadWavePattern(s.Config, p.Pattern, p.Domain); err != nil {

@@ -83,7 +83,7 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
 		text += watchWarning(d)
-		if d.Active != d.Setting && !d.Finished {
+		if d.Active != d.Setting && !d.Finished && d.StoppedBecause == "" {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
 				"change them so that they agree.\n", d.Setting)
 		}
