@@ -212,15 +212,16 @@ func (s *Store) Begun(ctx context.Context, domain string, patterns []string) (mo
 //
 // Failed is what is put down as Failed, and what is put down as Provisioning or
 // Copying, to be tried again, after failedTries tries without progress: a
-// provision command that never succeeds leaves its accounts in such a state. What
-// is Waiting or in Conflict has not failed: it waits for its user, for room or for
+// provision command that never succeeds leaves its accounts in such a state. One
+// that had failed like that before its domain was started, and goes on failing,
+// does not count again. What is Waiting or in Conflict has not failed: it waits for its user, for room or for
 // the administrator. Nor has what goes on since: with progress, flipped, excluded,
 // or begun anew by the administrator or with a new password.
 func (c *Claim) countFailed(x *tx, to State, reason string, failed bool) (stopped string, err error) {
 	var domain, address string
 	var failing bool
-	if err := x.get(`UPDATE accounts SET failing = $1 AND NOT woken
-			AND ($2 = 'failed' OR $2 IN ('provisioning', 'copying') AND attempts + 1 >= $3)
+	if err := x.get(`UPDATE accounts SET failing = $1 AND NOT woken AND ($2 = 'failed'
+			OR $2 IN ('provisioning', 'copying') AND (attempts + 1 = $3 OR attempts + 1 > $3 AND failing))
 		WHERE id = $4 RETURNING domain, address, failing`,
 		[]any{failed, to, failedTries, c.id}, &domain, &address, &failing); err != nil || !failing || c.MaxFailed == 0 {
 		return "", err

@@ -353,6 +353,16 @@ func TestTriesWithoutProgressAreAFailure(t *testing.T) {
 				t.Errorf("%s: after %d tries: %q", state, try, c.Stopped)
 			}
 		}
+		// The administrator goes on without it, whatever it does.
+		ok(t, s.SetActive(t.Context(), "example.com", true))
+		for range 3 {
+			c := claim(t, s)
+			c.MaxFailed = 1
+			ok(t, c.Release(t.Context(), state, "no", time.Now().Add(-time.Second), true))
+			if why := stoppedBecause(t, s); why != "" {
+				t.Errorf("%s: it counts again: %s", state, why)
+			}
+		}
 	}
 }
 
