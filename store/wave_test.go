@@ -319,6 +319,12 @@ func TestWhatGoesOnHasNotFailed(t *testing.T) {
 			ok(t, c.SetOrigin(t.Context(), OriginCreated))
 			ok(t, c.Settle(t.Context(), f.ID, nil, batch(1, 3, 0)))
 		},
+		"sets a message aside": func(t *testing.T, s *Store) {
+			at(t, s, "accounts", "due", time.Now().Add(-time.Minute), "anna")
+			c := claim(t, s)
+			m := SetAside{FolderID: folder(t, c, "INBOX").ID, SourceUID: 1, Octets: 1}
+			ok(t, c.PutAside(t.Context(), &m, strings.NewReader("x")))
+		},
 		"put down otherwise": func(t *testing.T, s *Store) {
 			at(t, s, "accounts", "due", time.Now().Add(-time.Minute), "anna")
 			failure(t, s, Waiting, 2)
@@ -397,6 +403,23 @@ func TestFailuresAtOnceStopOnce(t *testing.T) {
 	}
 	if texts := eventTexts(t, s); stopped != 1 || len(texts) != 1 {
 		t.Errorf("stopped %d times, said %q", stopped, texts)
+	}
+}
+
+// A password that came while an account was worked on is tried before it counts.
+func TestNewPasswordIsTriedBeforeItCounts(t *testing.T) {
+	s := active(t)
+	a := begin(t, s, "anna", "x")
+	c := claim(t, s)
+	c.MaxFailed = 1
+	_, err := s.SealPassword(t.Context(), a.ID, config.NewSecret("newer"))
+	ok(t, err)
+	ok(t, c.Release(t.Context(), Failed, "no", time.Time{}, true))
+	if c.Stopped != "" {
+		t.Error(c.Stopped)
+	}
+	if c := failure(t, s, Failed, 1); c.Stopped == "" {
+		t.Error("not stopped")
 	}
 }
 
