@@ -43,6 +43,9 @@ type DomainStatus struct {
 	// Setting is migration.active of the settings, which counted at the first
 	// start alone.
 	Setting bool `json:"setting"`
+	// StoppedBecause is why it stopped by itself; empty where it did not.
+	StoppedBecause string     `json:"stopped_because"`
+	Wave           WaveStatus `json:"wave"`
 	// Completing: the last passes over its accounts are going on.
 	Completing bool `json:"completing"`
 	// Finished: its source is never asked again.

@@ -51,6 +51,9 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("DELETE /v1/accounts/{address}/login-aliases", answer(s, s.removeLoginAlias))
 	mux.HandleFunc("POST /v1/accounts/states", answer(s, s.states))
 	mux.HandleFunc("POST /v1/migrate", s.migrate)
+	mux.HandleFunc("GET /v1/wave", s.wave)
+	mux.HandleFunc("POST /v1/wave/add", answer(s, s.addToWave))
+	mux.HandleFunc("POST /v1/wave/remove", answer(s, s.removeFromWave))
 	mux.HandleFunc("GET /v1/aliases", s.aliases)
 	mux.HandleFunc("POST /v1/aliases/{address}/approve", answer(s, s.judgeAlias(s.approve, "approved")))
 	mux.HandleFunc("POST /v1/aliases/{address}/reject", answer(s, s.judgeAlias(s.Store.RejectAlias, "rejected")))
@@ -136,8 +139,13 @@ func (s *Server) domains(ctx context.Context) ([]DomainStatus, error) {
 		if err != nil {
 			return nil, err
 		}
+		settings, _ := d.Wave.Of(d.Name) // what matches nobody was said at the start
+		wave, err := s.Store.WaveSize(ctx, d.Name, settings)
+		if err != nil {
+			return nil, err
+		}
 		all = append(all, DomainStatus{Name: d.Name, Active: state.Active, Setting: s.Config.Migration.Active,
-			Completing: state.Completing != store.NotCompleting, Finished: state.Finished, WatchStatus: viewWatch(watch, time.Now())})
+			StoppedBecause: state.StoppedBecause, Wave: WaveStatus(wave), Completing: state.Completing != store.NotCompleting, Finished: state.Finished, WatchStatus: viewWatch(watch, time.Now())})
 	}
 	return all, nil
 }

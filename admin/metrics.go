@@ -13,6 +13,8 @@ var (
 	accountsDesc = prometheus.NewDesc("migproxy_accounts", "Accounts by state.", []string{"state"}, nil)
 	activeDesc   = prometheus.NewDesc("migproxy_migration_active",
 		"1 while new accounts may begin in the domain, 0 while stopped.", []string{"domain"}, nil)
+	stoppedDesc = prometheus.NewDesc("migproxy_migration_stopped_by_itself",
+		"1 where the migration of the domain has stopped because too many accounts failed, until it is started, or stopped, by command.", []string{"domain"}, nil)
 )
 
 // accountCollector asks the store at each scrape, so that its figures are
@@ -25,6 +27,7 @@ var _ prometheus.Collector = (*accountCollector)(nil)
 func (*accountCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- accountsDesc
 	ch <- activeDesc
+	ch <- stoppedDesc
 	ch <- activeSinceDesc
 	ch <- lastBegunDesc
 	ch <- lastProgressDesc
@@ -49,11 +52,15 @@ func (c *accountCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, d := range domains {
-		value := 0.0
-		if d.Active {
-			value = 1
-		}
-		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, value, d.Name)
+		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, oneIf(d.Active), d.Name)
+		ch <- prometheus.MustNewConstMetric(stoppedDesc, prometheus.GaugeValue, oneIf(d.StoppedBecause != ""), d.Name)
 		collectWatch(ch, d)
 	}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

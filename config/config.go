@@ -252,7 +252,7 @@ type Wave struct {
 	Include []string `koanf:"include" default:"*" doc:"Addresses or patterns that may migrate." example:"[\"a*@example.com\"]"`
 	Exclude []string `koanf:"exclude" doc:"Addresses or patterns that may not, even if they are included." example:"[\"director@example.com\"]"`
 	// MaxFailed is how many of its accounts may fail before no further one begins.
-	MaxFailed int `koanf:"max_failed" default:"10" doc:"When so many accounts of the domain have failed since it was started, no further one begins, until the command start; 0 is no limit."`
+	MaxFailed int `koanf:"max_failed" default:"10" doc:"When so many accounts of the domain have failed since it was started, no further one begins, until the command start; 0 is no limit. Unlike the patterns, it counts at every start."`
 }
 
 // Migration is how the copy works.

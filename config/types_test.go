@@ -1,8 +1,11 @@
 package config_test
 
 import (
+	"reflect"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"migproxy/config"
 )
@@ -62,6 +65,43 @@ func TestNetwork(t *testing.T) {
 		if err := n.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q was read as %v", text, n)
 		}
+	}
+}
+
+func TestWavePattern(t *testing.T) {
+	for text, want := range map[string]string{ // empty: refused
+		"anna@example.com": "anna@example.com", "ANNA@Example.COM": "anna@example.com", "o'brien@example.com": "o'brien@example.com",
+		"müller@example.com": "müller@example.com", "*": "*", "a*": "a*", "A*@example.com": "a*@example.com", "*.x@example.com": "*.x@example.com",
+		"anna@*": "anna@*", "*@*.com": "*@*.com", "*.com": "*.com", "*a*b*": "*a*b*", "a.*@example.com": "a.*@example.com",
+		"": "", " ": "", "anna": "", "@example.com": "", "anna@": "", "@": "", "anna@example.com ": "", "anna\x00@example.com": "", "an\tna*": "",
+		"anna@@example.com": "", "a*@b@example.com": "", "a..b@example.com": "", "user:hunter2@example.com": "", "a[bc]*": "", "a%@example.com": "",
+		"\xff*": "", "*\u202e@example.com": "", strings.Repeat("a", 400) + "*": "", "@*": "", "a?*/@example.com": "",
+		"anna@example.org": "", "*@example.org": "", "*@*.org": "", "anna@sub.example.com": "", "*.rossi": "", "*son": "", "a*@": "",
+	} {
+		got, err := config.WavePattern(text, "example.com")
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.ContainsFunc(err.Error(), unicode.IsControl)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{"*.rossi": "write *.rossi@example.com", "anna@example.org": "not in the domain example.com", "anna": "write anna@example.com"} {
+		if _, err := config.WavePattern(text, "example.com"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestWaveOfADomain(t *testing.T) {
+	w, err := config.Wave{Include: []string{"B*", "anna@example.com", "Anna@Example.com", "bert@example.com", "x@example.org"},
+		Exclude: []string{"BERT@example.com", "anna"}, MaxFailed: 3}.Of("example.com")
+	want := config.Wave{Include: []string{"b*", "anna@example.com"}, Exclude: []string{"bert@example.com"}, MaxFailed: 3}
+	if !reflect.DeepEqual(w, want) || err == nil || !strings.Contains(err.Error(), `"anna": `) || !strings.Contains(err.Error(), `"x@example.org": `) {
+		t.Errorf("%+v, %v", w, err)
+	}
+	if w, err := (config.Wave{Include: []string{"*"}}).Of("example.com"); err != nil || !reflect.DeepEqual(w.Include, []string{"*"}) {
+		t.Errorf("%+v, %v", w, err)
 	}
 }
 

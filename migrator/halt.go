@@ -91,6 +91,10 @@ func (j *job) release(ctx context.Context, to store.State, reason string, due ti
 		// The lease runs out, and the account is taken up again.
 		j.log.Error("the account could not be put down", zap.Error(err))
 	}
+	if j.claim.Stopped != "" {
+		j.log.Error("THE MIGRATION HAS STOPPED BY ITSELF: no further account begins before it is started again",
+			zap.String("domain", j.id.Domain), zap.String("because", j.claim.Stopped))
+	}
 }
 
 // event writes a line of the migration's log. That log is no part of any

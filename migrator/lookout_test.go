@@ -1,6 +1,7 @@
 package migrator_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -128,4 +129,31 @@ func TestLoudWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(100 * day)
+}
+
+// An account that cannot be created stops the wave of its domain, once, loudly, and
+// goes on being tried.
+func TestFailuresStopTheWave(t *testing.T) {
+	_, _, driver, b := fakes(t, nil)
+	if _, err := b.store.SeedActive(t.Context(), domain, true); err != nil {
+		t.Fatal(err)
+	}
+	b.domains[domain].Config.Wave.MaxFailed = 1
+	driver.fail = errors.New("no room on the tape")
+	b.anna(t)
+	o := b.options(t)
+	core, log := observer.New(zapcore.ErrorLevel)
+	o.Log = zap.New(core)
+	b.until(t, o, "anna", func(a store.Account) bool { return a.Attempts > 10 })
+	state, err := b.store.DomainState(t.Context(), domain)
+	if err != nil || state.Active || !strings.HasPrefix(state.StoppedBecause, "1 accounts have failed") || !strings.HasSuffix(state.StoppedBecause, "no room on the tape") {
+		t.Errorf("%+v, %v", state, err)
+	}
+	if n := strings.Count(strings.Join(b.events(t), "\n"), "HAS STOPPED BY ITSELF"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	loud := log.FilterMessageSnippet("HAS STOPPED BY ITSELF").All()
+	if len(loud) != 1 || loud[0].ContextMap()["because"] != state.StoppedBecause {
+		t.Errorf("in the log: %+v", loud)
+	}
 }

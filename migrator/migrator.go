@@ -239,6 +239,9 @@ func (m *Migrator) work(ctx context.Context, claim *store.Claim) {
 
 	claim.RunAfter = m.after != nil
 	j := m.newJob(ctx, claim)
+	if j.domain != nil {
+		claim.MaxFailed = j.domain.Config.Wave.MaxFailed
+	}
 	defer j.disconnect()
 	j.putDown(hard, j.run(hard))
 	m.settleCompletion(hard, j.id.Domain)

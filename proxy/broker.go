@@ -274,10 +274,10 @@ func (l *login) know(ctx context.Context, a *store.Account) error {
 		return err
 	}
 	l.facts.finished = state.Finished
-	if a == nil || a.State == store.AtSource {
-		l.facts.may = state.Active && l.domain.Config.Wave.Includes(l.id.Address())
+	if state.Active && (a == nil || a.State == store.AtSource) {
+		l.facts.may, err = l.b.store.InWave(ctx, l.id.Domain, l.id.Address())
 	}
-	return nil
+	return err
 }
 
 // unavailable is the outcome of a fault of our own.

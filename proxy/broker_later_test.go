@@ -317,3 +317,46 @@ func TestDelegatedLoginKeepsNoPassword(t *testing.T) {
 		t.Error(fmt.Errorf("the delegate's password was kept"))
 	}
 }
+
+// The wave of the store counts, at each login: who is added to it begins at his
+// next one, who is taken out of it stays on the source, and who has begun goes on.
+func TestWaveChangesBetweenLogins(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Domains[0].Wave.Include = []string{"carl@example.com"} })
+	as := func(local, want, state string) {
+		t.Helper()
+		w.id.Local, w.id.Login = local, local+"@example.com"
+		if got := w.login(config.IMAP); got != want {
+			t.Errorf("%s is led to %s, not %s", local, got, want)
+		}
+		if _, got := w.account(); got != state {
+			t.Errorf("%s is %s, not %s", local, got, state)
+		}
+	}
+	add := func(excluded bool, patterns ...string) {
+		t.Helper()
+		_, err := w.store.AddToWave(w.ctx, "example.com", patterns, excluded)
+		w.check(err)
+	}
+	as("anna", "source", "at_source")
+	as("carl", "park", "provisioning")
+	add(false, "a*@example.com", "bert@example.com")
+	as("anna", "park", "provisioning")
+	_, err := w.store.RemoveFromWave(w.ctx, "example.com", []string{"a*@example.com", "bert@example.com"})
+	w.check(err)
+	as("anna", "park", "provisioning") // goes on
+	as("arno", "source", "at_source")
+	as("bert", "source", "at_source")
+	add(false, "*")
+	add(true, "bert@example.com")
+	as("bert", "source", "at_source")
+	as("arno", "park", "provisioning")
+	// Who fails stops the domain; then nobody begins, and those begun go on.
+	w.id.Local, w.id.Login = "arno", "arno@example.com"
+	c := w.claim()
+	c.MaxFailed = 1
+	w.check(c.Release(w.ctx, store.Failed, "for the test", time.Time{}, true))
+	as("dora", "source", "at_source")
+	as("anna", "park", "provisioning")
+	w.check(w.store.SetActive(w.ctx, "example.com", true))
+	as("dora", "park", "provisioning")
+}

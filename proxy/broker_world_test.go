@@ -61,6 +61,9 @@ func newWorld(t *testing.T, change ...func(*config.Config)) *world {
 	if _, err := w.store.SeedActive(ctx, "example.com", true); err != nil {
 		t.Fatal(err)
 	}
+	wave, err := w.cfg.Domains[0].Wave.Of("example.com")
+	w.check(err)
+	w.check(w.store.SeedWave(ctx, "example.com", wave))
 	domains, err := upstream.Domains(w.cfg, log)
 	if err != nil {
 		t.Fatal(err)

@@ -182,7 +182,7 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 			return err
 		}
 		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
-			flipping = '', owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
+			failing = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
 			to, millis(now), a.ID); err != nil {
 			return err
 		}
@@ -271,7 +271,7 @@ func (x *tx) retry(a Account) error {
 
 // resume makes an account due at once.
 func (x *tx) resume(a Account, to State, origin Origin, reason string) error {
-	_, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = $3, attempts = 0,
+	_, err := x.exec(`UPDATE accounts SET state = $1, origin = $2, reason = $3, attempts = 0, failing = FALSE,
 		due = $4, woken = TRUE, updated_at = $4 WHERE id = $5`,
 		to, origin, reason, time.Now().UnixMilli(), a.ID)
 	return err

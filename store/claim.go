@@ -9,16 +9,23 @@ import (
 
 // Claim is a worker's hold on one account. Every write through it checks the
 // fencing number and returns ErrFenced when it was lost. It is safe for
-// concurrent use, but for the field Account, which belongs to the worker: the
-// methods that write it are Refresh, SetOrigin, SetExpected, Release and Flip.
+// concurrent use, but for the fields Account and Stopped, which belong to the
+// worker: the methods that write them are Refresh, SetOrigin, SetExpected, Release
+// and Flip.
 type Claim struct {
 	Account Account // as it was when claimed; refreshed by the methods that write it
 	// RunAfter: Flip and Finish note that the administrator's command is to be
 	// run. It is set before the claim is used.
 	RunAfter bool
-	store    *Store
-	id       int64 // the account's
-	fence    int64
+	// MaxFailed is how many accounts of the domain may fail before Release stops
+	// its migration; 0 is no limit. It is set before the claim is used.
+	MaxFailed int
+	// Stopped is why Release stopped the migration of the domain; empty where it
+	// did not.
+	Stopped string
+	store   *Store
+	id      int64 // the account's
+	fence   int64
 }
 
 // TakeBack frees what a predecessor of this process held.
@@ -182,13 +189,15 @@ const finishTries = 3
 // An account that got a new password while it was claimed is due at once,
 // whatever due says. The last pass of an account is given up where it has
 // failed finishTries times, or where nothing but an administrator helps; not
-// where it was asked for during this claim.
+// where it was asked for during this claim. An account that has failed may stop
+// the migration of its domain: see countFailed.
 func (c *Claim) Release(ctx context.Context, to State, reason string, due time.Time, failed bool) error {
-	return c.update(ctx, func(x *tx) error {
-		if !failed {
-			return nil
+	stopped := ""
+	err := c.update(ctx, func(x *tx) (err error) {
+		if stopped, err = c.countFailed(x, to, reason, failed); err != nil || !failed {
+			return err
 		}
-		_, err := x.exec(`INSERT INTO counters (name, value) VALUES ('errors', 1)
+		_, err = x.exec(`INSERT INTO counters (name, value) VALUES ('errors', 1)
 			ON CONFLICT (name) DO UPDATE SET value = counters.value + 1`)
 		return err
 	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
@@ -196,6 +205,10 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
 		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`,
 		to, plain(reason), millis(due), failed, finishTries)
+	if err == nil {
+		c.Stopped = stopped
+	}
+	return err
 }
 
 // Flip makes the account active, due for its first catch-up then, or, in mode
@@ -233,6 +246,6 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 			WHERE account_id = $1 AND side = $3
 			AND NOT EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $2)`, c.id, SideTarget, SideSource)
 		return err
-	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1,
+	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1, failing = FALSE,
 		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
 }

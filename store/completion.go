@@ -29,13 +29,15 @@ type DomainState struct {
 	Finished bool
 	// Completing: the last passes over its accounts are going on.
 	Completing Completing
+	// StoppedBecause is why it stopped by itself; empty where it did not.
+	StoppedBecause string
 }
 
 // DomainState reads where a domain's migration stands; one that was never
 // started is not active.
 func (s *Store) DomainState(ctx context.Context, domain string) (d DomainState, err error) {
-	err = s.r.QueryRowContext(ctx, "SELECT active, finished, completing FROM domains WHERE name = $1", domain).
-		Scan(&d.Active, &d.Finished, &d.Completing)
+	err = s.r.QueryRowContext(ctx, "SELECT active, finished, completing, stopped_because FROM domains WHERE name = $1", domain).
+		Scan(&d.Active, &d.Finished, &d.Completing, &d.StoppedBecause)
 	return d, ignoreNone(err)
 }
 

@@ -25,8 +25,10 @@ func (s *Store) SeedActive(ctx context.Context, domain string, active bool) (boo
 	return active, err
 }
 
-// SetActive starts or stops the migration of a domain. A finished domain is not
-// started again, nor one that is being completed: ErrChanged.
+// SetActive starts or stops the migration of a domain. Either ends what is said of
+// one that stopped by itself; what has failed before a start no longer counts. A
+// finished domain is not started again, nor one that is being completed:
+// ErrChanged.
 func (s *Store) SetActive(ctx context.Context, domain string, active bool) error {
 	return s.write(ctx, func(x *tx) error {
 		var since int64
@@ -34,10 +36,13 @@ func (s *Store) SetActive(ctx context.Context, domain string, active bool) error
 			since = time.Now().UnixMilli()
 		}
 		n, err := x.exec(`INSERT INTO domains (name, active, active_since) VALUES ($1, $2, $3)
-			ON CONFLICT (name) DO UPDATE SET active = excluded.active, active_since = excluded.active_since
+			ON CONFLICT (name) DO UPDATE SET active = excluded.active, active_since = excluded.active_since, stopped_because = ''
 			WHERE NOT excluded.active OR (NOT domains.finished AND domains.completing = '')`, domain, active, since)
 		if err == nil && n == 0 {
 			err = ErrChanged
+		}
+		if err == nil && active {
+			_, err = x.exec("UPDATE accounts SET failing = FALSE WHERE domain = $1 AND failing", domain)
 		}
 		return err
 	})

@@ -158,7 +158,7 @@ func (c *Claim) endAside(ctx context.Context, id, octets int64, m *SetAside) err
 		if err != nil {
 			return err
 		}
-		if _, err := x.exec(`UPDATE accounts SET set_aside = set_aside + $1, attempts = 0,
+		if _, err := x.exec(`UPDATE accounts SET set_aside = set_aside + $1, attempts = 0, failing = FALSE,
 			progress_at = $2, updated_at = $2 WHERE id = $3`, 1-before, millis(now), c.id); err != nil {
 			return err
 		}

@@ -176,7 +176,7 @@ func (c *Claim) progress(x *tx, done []Message, known int64) error {
 	}
 	now := time.Now()
 	if _, err := x.exec(`UPDATE accounts SET messages = messages + $1, bytes = bytes + $2,
-		attempts = 0, progress_at = $3, updated_at = $3 WHERE id = $4`,
+		attempts = 0, failing = FALSE, progress_at = $3, updated_at = $3 WHERE id = $4`,
 		messages, bytes, now.UnixMilli(), c.id); err != nil {
 		return err
 	}

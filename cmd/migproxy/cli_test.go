@@ -76,6 +76,9 @@ func startWorld(t *testing.T) *world {
 	if _, err := w.store.SeedActive(t.Context(), "example.com", true); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.store.SeedWave(t.Context(), "example.com", cfg.Domains[0].Wave); err != nil {
+		t.Fatal(err)
+	}
 	server, err := admin.Listen(admin.Options{Config: cfg, Store: w.store, Registry: prometheus.NewRegistry(),
 		Listening: func() bool { return true }, Version: "v1.2.3", Log: log})
 	if err != nil {
@@ -290,6 +293,8 @@ func TestStatusIsLoud(t *testing.T) {
 			LastBegun: now, ToMove: 7, LastProgress: now.Add(-2 * time.Hour), StandsStill: true}},
 		{Name: "busy.example", Active: true, Setting: true, WatchStatus: admin.WatchStatus{
 			ActiveSince: now.Add(-40 * day), LastBegun: now, ToMove: 7, LastProgress: now}},
+		{Name: "failed.example", Setting: true, StoppedBecause: "10 accounts have failed: \x1b[31mred",
+			Wave: admin.WaveStatus{Included: 3, Excluded: 1, Differs: true}},
 	})
 	if err != nil {
 		t.Fatal(err)

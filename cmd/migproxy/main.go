@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newServe(load), newCheck(load), newDemo(),
-		newSwitch(connect, true), newSwitch(connect, false), newMigrate(load, connect), newComplete(connect), newStatus(connect),
+		newSwitch(connect, true), newSwitch(connect, false), newWave(load, connect), newMigrate(load, connect), newComplete(connect), newStatus(connect),
 		newAccounts(connect), newAccount(connect), newAliases(connect), newVerify(connect), newLog(connect),
 		newVersion(), newMan(),
 	)

@@ -68,7 +68,7 @@ func newStatus(connect connector) *cobra.Command {
 }
 
 // writeDomains says for each domain whether its migration is active, and
-// where that is not what the settings say.
+// where that, or its wave, is not what the settings say.
 func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 	for _, d := range domains {
 		text := fmt.Sprintf("The migration of %s is stopped: no account begins to move.\n", d.Name)
@@ -83,9 +83,13 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 				"    When the move is over: migproxy stop --domain %s\n", d.Name, d.Name)
 		}
 		text += watchWarning(d)
-		if d.Active != d.Setting && !d.Finished {
+		if d.Active != d.Setting && !d.Finished && d.StoppedBecause == "" {
 			text += fmt.Sprintf("    The settings say migration.active: %t. They count at the first start only; "+
 				"change them so that they agree.\n", d.Setting)
+		}
+		if d.Wave.Differs && !d.Finished {
+			text += fmt.Sprintf("    The settings' domains[].wave differs from the wave in force (migproxy wave list: %d patterns, and %d excluded). "+
+				"It counts at the first start only; change it so that they agree.\n", d.Wave.Included, d.Wave.Excluded)
 		}
 		if _, err := io.WriteString(w, text); err != nil {
 			return err
@@ -94,8 +98,8 @@ func writeDomains(w io.Writer, domains []admin.DomainStatus) error {
 	return nil
 }
 
-// watchWarning says loudly that a migration was left active or stands still;
-// empty where it goes on as it should.
+// watchWarning says loudly that a migration was left active, has stopped by itself,
+// or stands still; empty where it goes on as it should.
 func watchWarning(d admin.DomainStatus) string {
 	text := ""
 	if d.LeftActive {
@@ -105,6 +109,10 @@ func watchWarning(d admin.DomainStatus) string {
 		}
 		text += fmt.Sprintf("*** THE MIGRATION OF %s IS STILL ACTIVE, %d DAYS AFTER %s (%s). Was it forgotten? ***\n"+
 			"    If not: migproxy start --domain %s\n", d.Name, int(time.Since(since).Hours()/24), strings.ToUpper(what), showTime(since), d.Name)
+	}
+	if d.StoppedBecause != "" {
+		text += fmt.Sprintf("*** THE MIGRATION OF %s HAS STOPPED BY ITSELF: %s ***\n"+
+			"    Why each failed: migproxy accounts. When the cause is gone: migproxy start --domain %s\n", d.Name, printable(d.StoppedBecause), d.Name)
 	}
 	if d.StandsStill {
 		text += fmt.Sprintf("*** THE MIGRATION OF %s STANDS STILL: %d ACCOUNTS ARE TO BE MOVED, AND NONE HAS MADE PROGRESS SINCE %s. ***\n"+

@@ -78,8 +78,9 @@ func run(ctx context.Context, o runOptions) (err error) {
 	return h.serve(ctx)
 }
 
-// seed gives the settings' word on whether the migration is active to domains
-// of which the store knows nothing, and says where the store knows otherwise.
+// seed gives the settings' word on whether the migration is active, and on the
+// wave, to domains of which the store knows nothing, and says where the store
+// knows otherwise.
 func (h *house) seed(ctx context.Context) error {
 	for _, d := range h.Config.Domains {
 		active, err := h.store.SeedActive(ctx, d.Name, h.Config.Migration.Active)
@@ -90,8 +91,28 @@ func (h *house) seed(ctx context.Context) error {
 			h.Log.Warn("the settings differ from what start or stop said last, which counts",
 				zap.String("domain", d.Name), zap.Bool("active", active), zap.Bool("migration.active", h.Config.Migration.Active))
 		}
+		if err := h.seedWave(ctx, d); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (h *house) seedWave(ctx context.Context, d config.Domain) error {
+	log := h.Log.With(zap.String("domain", d.Name))
+	wave, err := d.Wave.Of(d.Name)
+	if err != nil {
+		log.Warn("domains[].wave has what matches nobody; it is left out", zap.Error(err))
+	}
+	if err := h.store.SeedWave(ctx, d.Name, wave); err != nil {
+		return err
+	}
+	size, err := h.store.WaveSize(ctx, d.Name, wave)
+	if size.Differs {
+		log.Warn("the settings' wave differs from the one in force, which counts; see `migproxy wave list`",
+			zap.Int64("included", size.Included), zap.Int64("excluded", size.Excluded))
+	}
+	return err
 }
 
 // build makes the rooms, without opening anything to the outside.

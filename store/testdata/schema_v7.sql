@@ -24,9 +24,11 @@ CREATE TABLE accounts (
     began_at         BIGINT NOT NULL DEFAULT 0,
     progress_at      BIGINT NOT NULL DEFAULT 0,
     flipped_at       BIGINT NOT NULL DEFAULT 0
-, needs_password BOOLEAN NOT NULL DEFAULT FALSE, finishing TEXT NOT NULL DEFAULT '', caught_up_at BIGINT NOT NULL DEFAULT 0, flipping TEXT NOT NULL DEFAULT '', rolled_back_at BIGINT NOT NULL DEFAULT 0);
+, needs_password BOOLEAN NOT NULL DEFAULT FALSE, finishing TEXT NOT NULL DEFAULT '', caught_up_at BIGINT NOT NULL DEFAULT 0, flipping TEXT NOT NULL DEFAULT '', rolled_back_at BIGINT NOT NULL DEFAULT 0, failing BOOLEAN NOT NULL DEFAULT FALSE);
 
 CREATE INDEX accounts_due ON accounts (due) WHERE due > 0;
+
+CREATE INDEX accounts_failing ON accounts (domain) WHERE failing;
 
 CREATE INDEX accounts_state ON accounts (state);
 
@@ -234,5 +236,8 @@ CREATE TABLE wave_patterns (
     domain   TEXT NOT NULL,
     pattern  TEXT NOT NULL,
     excluded BOOLEAN NOT NULL,
+    wildcard BOOLEAN NOT NULL, -- it has a *; the others are addresses
     PRIMARY KEY (domain, pattern)
 );
+
+CREATE INDEX wave_patterns_wildcard ON wave_patterns (domain) WHERE wildcard;

@@ -20,9 +20,16 @@ CREATE TABLE wave_patterns (
     domain   TEXT NOT NULL,
     pattern  TEXT NOT NULL,
     excluded BOOLEAN NOT NULL,
+    wildcard BOOLEAN NOT NULL, -- it has a *; the others are addresses
     PRIMARY KEY (domain, pattern)
 );
+CREATE INDEX wave_patterns_wildcard ON wave_patterns (domain) WHERE wildcard;
 ALTER TABLE domains ADD COLUMN wave_seeded BOOLEAN NOT NULL DEFAULT FALSE;
 
 -- Why a domain's migration was stopped, if it stopped by itself.
 ALTER TABLE domains ADD COLUMN stopped_because TEXT NOT NULL DEFAULT '';
+
+-- The account has failed since its domain was last started, and was not begun
+-- anew since.
+ALTER TABLE accounts ADD COLUMN failing BOOLEAN NOT NULL DEFAULT FALSE;
+CREATE INDEX accounts_failing ON accounts (domain) WHERE failing;
