@@ -339,8 +339,8 @@ func TestTheGuide(t *testing.T) {
 		"systemctl daemon-reload":                         {"no systemd", w.serve},
 		"dig +short imap.example.com        # 192.0.2.10": {"there is no DNS", nothing},
 		"nft add rule inet filter input tcp dport { 110, 143, 993, 995 } ip saddr != 192.0.2.10 reject     # on the old server": {"the machine is not to be changed", nothing},
-		"migproxy log -f":                                 {"it has no end, and there is no journal", nothing},
-		"migproxy account exclude scanner@example.com":    {"there is no such account", nothing},
+		"migproxy log -f": {"it has no end, and there is no journal", nothing},
+		"migproxy account exclude scanner@example.com":                                            {"there is no such account", nothing},
 		"chown root:dovecot /etc/dovecot/migrated-users && chmod 640 /etc/dovecot/migrated-users": {"no systemd", func() { w.stop(syscall.SIGTERM) }},
 	}
 	ran := 0
