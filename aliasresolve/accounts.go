@@ -82,6 +82,20 @@ func (a *Accounts) line(text string) (mistake string) {
 	return ""
 }
 
+// of gives the account that a login is: its own, where the list has one of that
+// name, else the one that has it as a further address. Where several have it so,
+// as they have info@, it is none of them, and what is theirs is not its own.
+func (a *Accounts) of(login string) []string {
+	owners := a.Owners(login)
+	switch {
+	case slices.Contains(owners, login):
+		return []string{login}
+	case len(owners) > 1:
+		return nil
+	}
+	return owners
+}
+
 // Owners gives the accounts that have an address, by their own one.
 func (a *Accounts) Owners(address string) []string {
 	if a == nil {

@@ -171,7 +171,7 @@ func Decide(m Mailbox, r Rules, k Known) Decision {
 	if normal, ok := Normalise(m.Login); ok {
 		j.address = normal
 	}
-	j.mine = k.Accounts.Owners(j.address)
+	j.mine = k.Accounts.of(j.address)
 	if r.Mode == Standard {
 		j.counted = From
 	}
@@ -203,7 +203,7 @@ type judge struct {
 	known   Known
 	address string   // the login in normal form
 	counted Headers  // those that lead to a claim in this mode
-	mine    []string // the login's accounts in the administrator's list
+	mine    []string // the login's account in the administrator's list, if it is there
 }
 
 // sum adds up what each address was shown in, most messages that count first.

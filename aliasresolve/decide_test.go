@@ -133,6 +133,26 @@ func TestDecideBeyondASCII(t *testing.T) {
 	}
 }
 
+// A login that stands on the lines of other accounts as well, as info@ does, has
+// no share in what else is theirs.
+func TestDecideForASharedLogin(t *testing.T) {
+	m := Mailbox{"info@example.com", counts(t, "b2@example.com Delivered-To 9", "carla@example.com Delivered-To 8", "x@example.com Delivered-To 7")}
+	for list, proposed := range map[string]bool{
+		"bert@example.com b2@example.com info@example.com\ncarla@example.com info@example.com":                   true,
+		"bert@example.com b2@example.com info@example.com\ncarla@example.com info@example.com\ninfo@example.com": false,
+	} {
+		accounts, err := ReadAccounts(strings.NewReader(list))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := Decide(m, Rules{Mode: Extended, Domains: own, Minimum: 3}, Known{Accounts: accounts})
+		want := "x@example.com 7\nb2@example.com: another's in the accounts file bert@example.com\ncarla@example.com: another's in the accounts file carla@example.com"
+		if got := tell(d); got != want || d.Claims[0].Proposed != proposed {
+			t.Errorf("%q: got\n%s\n%+v", list, got, d.Claims)
+		}
+	}
+}
+
 // Where addresses had to be forgotten, nothing is claimed unapproved.
 func TestDecideProposesWhatIsIncomplete(t *testing.T) {
 	accounts, err := ReadAccounts(strings.NewReader("anna@example.com"))
