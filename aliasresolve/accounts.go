@@ -75,7 +75,8 @@ func (a *Accounts) line(text string) (mistake string) {
 		if account == "" {
 			account = address
 		}
-		if owners := a.owners[address]; !slices.Contains(owners, account) {
+		// The last one alone is looked at: an address may stand on all lines.
+		if owners := a.owners[address]; len(owners) == 0 || owners[len(owners)-1] != account {
 			a.owners[address] = append(owners, account)
 		}
 	}
@@ -96,7 +97,8 @@ func (a *Accounts) of(login string) []string {
 	return owners
 }
 
-// Owners gives the accounts that have an address, by their own one.
+// Owners gives the accounts that have an address, by their own one. An account
+// on several lines may be named several times.
 func (a *Accounts) Owners(address string) []string {
 	if a == nil {
 		return nil

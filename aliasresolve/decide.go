@@ -144,8 +144,8 @@ type Withdrawal struct {
 	Claim
 	Reason Reason `json:"reason"`
 	// By is who has it, where the reason is about others: accounts by their
-	// canonical address. For Subaddress it is the address without detail, for
-	// Outranked the one written from more often.
+	// canonical address, some of them where they are many. For Subaddress it is
+	// the address without detail, for Outranked the one written from more often.
 	By []string `json:"by,omitempty"`
 }
 
@@ -303,7 +303,11 @@ func (j judge) outranked(all, claims []Claim, c Claim) (Reason, []string) {
 	return 0, nil
 }
 
-// without gives the names that are not among some, sorted.
+// maxNames is how many others are named: info@ may be on everybody's line.
+const maxNames = 3
+
+// without gives the names that are not among some, sorted and each once, and of
+// many the first ones.
 func without(names []string, some ...string) []string {
 	var left []string
 	for _, name := range names {
@@ -312,5 +316,6 @@ func without(names []string, some ...string) []string {
 		}
 	}
 	slices.Sort(left)
-	return left
+	left = slices.Compact(left)
+	return left[:min(len(left), maxNames)]
 }
