@@ -32,6 +32,9 @@ const (
 	InAccountsFile
 	// ShownByAnother: another mailbox shows it as well.
 	ShownByAnother
+	// AnothersAlias: it is another account's alias already, or the administrator
+	// gave it to one.
+	AnothersAlias
 	// Subaddress: without its +detail it is this mailbox's own.
 	Subaddress
 	// NoEvidence: no header that counts in this mode shows it.
@@ -44,7 +47,7 @@ const (
 )
 
 var reasonNames = []string{"not in own domains", "mailing list", "somebody's login", "another's in the accounts file",
-	"shown by another mailbox as well", "subaddress", "no evidence", "below minimum", "outranked"}
+	"shown by another mailbox as well", "another account's alias", "subaddress", "no evidence", "below minimum", "outranked"}
 
 func (r Reason) String() string {
 	if r < 1 || int(r) > len(reasonNames) {
@@ -105,6 +108,9 @@ type Known struct {
 	// Logins says to which account a login name belongs: every account's
 	// canonical address, and its further login names.
 	Logins map[string]string
+	// Aliases says which other account has an address as an alias that is on the
+	// target, or that the administrator gave it.
+	Aliases map[string]string
 	// Accounts is the administrator's list of the source's accounts, or nil.
 	Accounts *Accounts
 }
@@ -280,6 +286,9 @@ func (j judge) others(address string) (Reason, []string) {
 	}
 	if by := without(j.known.Shown[address], j.mailbox.Login); len(by) > 0 {
 		return ShownByAnother, by
+	}
+	if owner := j.known.Aliases[address]; owner != "" && owner != j.mailbox.Login {
+		return AnothersAlias, []string{owner}
 	}
 	return 0, nil
 }

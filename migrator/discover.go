@@ -141,7 +141,7 @@ func (j *job) rule(e *store.AliasEvidence) (d aliasresolve.Decision, r store.Ali
 
 // known asks what is known of addresses by others.
 func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasresolve.Known, error) {
-	k := aliasresolve.Known{Shown: aliasresolve.Shown{}, Logins: map[string]string{}, Accounts: j.aliases.Accounts}
+	k := aliasresolve.Known{Shown: aliasresolve.Shown{}, Logins: map[string]string{}, Aliases: map[string]string{}, Accounts: j.aliases.Accounts}
 	counts := func(headers string) bool {
 		var h aliasresolve.Headers
 		return h.UnmarshalText([]byte(headers)) != nil || j.aliases.Rules.Shows(h)
@@ -159,6 +159,9 @@ func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasres
 				k.Logins[name] = account
 			}
 			if k.Shown[name], err = e.ShownBy(name, counts); err != nil {
+				return k, err
+			}
+			if k.Aliases[name], err = e.AliasOf(name); err != nil {
 				return k, err
 			}
 		}
@@ -224,7 +227,8 @@ func reasonText(r aliasresolve.Reason, by []string) string {
 // somebody else's.
 func aboutOthers(r aliasresolve.Reason) bool {
 	switch r {
-	case aliasresolve.MailingList, aliasresolve.SomebodysLogin, aliasresolve.InAccountsFile, aliasresolve.ShownByAnother:
+	case aliasresolve.MailingList, aliasresolve.SomebodysLogin, aliasresolve.InAccountsFile, aliasresolve.ShownByAnother,
+		aliasresolve.AnothersAlias:
 		return true
 	}
 	return false

@@ -475,3 +475,20 @@ func TestAliasIsAnothersLoginName(t *testing.T) {
 		t.Errorf("%+v, %v", a, driver.calls)
 	}
 }
+
+// What the administrator gave to one account is not claimed for another in whose
+// mail it stands, although the one shows nothing yet.
+func TestAliasThatWasGivenToAnother(t *testing.T) {
+	_, _, driver, b := fakes(t, alsoRossi)
+	if _, _, err := b.store.Migrate(t.Context(), store.NewAccount{Identity: identity("bert"), Mode: config.ModeAccounts, Aliases: []string{rossi}}); err != nil {
+		t.Fatal(err)
+	}
+	b.claimed(t)
+	b.anna(t)
+	if a := b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	if a, _ := b.alias(t, rossi); a.State != store.AliasWithdrawn || a.Reason != "another account's alias: bert@example.com" || added(driver) != 0 {
+		t.Errorf("%+v, %v", a, driver.calls)
+	}
+}

@@ -92,6 +92,19 @@ func (e *AliasEvidence) AccountOf(address string) (account string, err error) {
 	return account, err
 }
 
+// AliasOf gives another account whose alias an address is, by its canonical one:
+// the target may have it as such, or the administrator gave it; "" where there is
+// none.
+func (e *AliasEvidence) AliasOf(address string) (account string, err error) {
+	err = e.x.get(`SELECT a.address FROM aliases l JOIN accounts a ON a.id = l.account_id
+		WHERE l.address = $1 AND l.account_id <> $2 AND (l.there OR l.origin = 'given' AND l.state IN ('approved', 'created'))
+		ORDER BY l.account_id LIMIT 1`, []any{address, e.id}, &account)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return account, err
+}
+
 // maxShownBy is how many accounts are named that show the same address: info@
 // may be shown by everybody.
 const maxShownBy = 3
