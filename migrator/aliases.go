@@ -90,7 +90,7 @@ func (j *job) removeAliases(ctx context.Context) error {
 			continue
 		}
 		j.m.step(stepAliasRemoved)
-		if err := j.claim.NoteAliasRemoved(ctx, a.Address); err != nil {
+		if err := j.claim.NoteAliasRemoved(ctx, a.Address, whyRemoved(a)); err != nil {
 			return err
 		}
 		j.event(ctx, fmt.Sprintf("'%s': alias %s removed on the target", j.address, a.Address))
@@ -100,11 +100,20 @@ func (j *job) removeAliases(ctx context.Context) error {
 
 // stuck begins what is added to the reason of an alias that could not be taken
 // away.
-const stuck = "; still on the target: "
+const stuck = "still on the target: "
+
+// whyRemoved is the reason of an alias without what kept it on the target.
+func whyRemoved(a store.Alias) string {
+	reason, _, _ := strings.Cut(a.Reason, stuck)
+	return strings.TrimSuffix(reason, "; ")
+}
 
 // noteStuck says that an alias could not be taken away; the same again is no news.
 func (j *job) noteStuck(ctx context.Context, a store.Alias, cause error) error {
-	reason, _, _ := strings.Cut(a.Reason, stuck)
+	reason := whyRemoved(a)
+	if reason != "" { // one that was rejected has none
+		reason += "; "
+	}
 	if reason += stuck + strings.TrimSpace(cause.Error()); reason == a.Reason {
 		return nil
 	}

@@ -151,8 +151,14 @@ func TestAliasIsApproved(t *testing.T) {
 	if _, err := b.store.RejectAlias(t.Context(), rossi, "anna@example.com"); err != nil {
 		t.Fatal(err)
 	}
+	driver.stuck = errors.New("not now")
+	b.untilAlias(t, discover(t, b.options(t), ""), rossi, func(a store.Alias) bool { return a.Reason == "still on the target: not now" })
+	driver.stuck = nil
+	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
 	b.untilAlias(t, discover(t, b.options(t), ""), rossi, func(a store.Alias) bool { return !a.There })
-	if a, _ := b.alias(t, rossi); driver.there[rossi] || a.State != store.AliasRejected {
+	if a, _ := b.alias(t, rossi); driver.there[rossi] || a.State != store.AliasRejected || a.Reason != "" {
 		t.Errorf("%+v, %v", a, driver.calls)
 	}
 	// More mail for it does not bring it back.
@@ -261,7 +267,7 @@ func TestAliasIsWithdrawn(t *testing.T) {
 			}
 			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
 			a, _ := b.alias(t, rossi)
-			if a.State != store.AliasWithdrawn || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
+			if a.State != store.AliasWithdrawn || a.Reason != "shown by another mailbox as well: bert@example.com" || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
 				t.Errorf("%+v, %v", a, driver.calls)
 			}
 			b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool {
