@@ -498,3 +498,85 @@ func TestAliasThatWasGivenToAnother(t *testing.T) {
 		t.Errorf("%+v, %v", a, driver.calls)
 	}
 }
+
+// hasRossi makes anna's account one that was created, with an alias that was found
+// and is on the target.
+func (b *bench) hasRossi(t testing.TB, driver *fakeDriver) *store.Claim {
+	t.Helper()
+	b.anna(t)
+	c := b.claimed(t)
+	found := func(*store.AliasEvidence) (store.AliasRulings, error) {
+		return store.AliasRulings{Aliases: []store.AliasRuling{{Address: rossi, State: store.AliasApproved}}}, nil
+	}
+	_, err := c.DecideAliases(t.Context(), "x", found)
+	begun, beginErr := c.BeginAlias(t.Context(), rossi)
+	if err := errors.Join(err, beginErr, c.SetOrigin(t.Context(), store.OriginCreated), c.NoteAlias(t.Context(), rossi, store.AliasCreated, "")); err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	driver.there = map[string]bool{rossi: true}
+	return c
+}
+
+// What turns out to be another's is taken away from an account that has stopped
+// as well, and from one that does not move, however often that fails at first.
+func TestAliasOfAStoppedAccountIsWithdrawn(t *testing.T) {
+	for _, state := range []store.State{store.Waiting, store.Failed, store.Excluded} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			source, _, driver, b := fakes(t, twoFolders)
+			source.password = "another" // so that the account gets no further
+			c := b.hasRossi(t, driver)
+			var err error
+			if state == store.Excluded {
+				_, err = b.store.Exclude(t.Context(), identity("anna"))
+			} else {
+				err = c.Release(t.Context(), state, "x", time.Time{}, true)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			driver.stuck = errors.New("not now")
+			b.bertShows(t, rossi)
+			o := discover(t, b.options(t), bothAccounts)
+			b.until(t, o, "anna", func(a store.Account) bool {
+				l, _ := b.alias(t, rossi)
+				return strings.Contains(l.Reason, "not now") && a.Attempts > 1 && !a.Due.IsZero()
+			})
+			driver.stuck = nil
+			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
+			a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return a.Due.IsZero() })
+			if excluded := state == store.Excluded; driver.there[rossi] || excluded != (a.State == store.Excluded) || excluded == source.wasAsked() {
+				t.Errorf("%s: %s, %v", a.State, a.Reason, driver.calls)
+			}
+		})
+	}
+}
+
+// wasAsked reports whether anybody has come to the server.
+func (f *fakeServer) wasAsked() bool { return len(f.lines()) > 0 }
+
+// The aliases of an account that lives on the target are seen to also where its
+// domain was finished by force, without the source.
+func TestAliasInAFinishedDomain(t *testing.T) {
+	source, _, driver, b := fakes(t, alsoRossi)
+	b.anna(t)
+	b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+	b.complete(t, store.CompleteForced, false)
+	for range 3 { // the last pass is given up
+		if err := b.claimed(t).Release(t.Context(), store.Active, "x", time.Now(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.store.SettleCompletion(t.Context(), domain); err != nil {
+		t.Fatal(err)
+	}
+	source.lines()
+	if _, err := b.store.RejectAlias(t.Context(), rossi, "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
+	a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return a.Due.IsZero() })
+	if d, err := b.store.DomainState(t.Context(), domain); err != nil || !d.Finished || a.State != store.Active || driver.there[rossi] || source.wasAsked() {
+		t.Errorf("%+v, %+v, %v, %v", a, d, err, driver.calls)
+	}
+}

@@ -76,6 +76,11 @@ func (j *job) putDown(ctx context.Context, err error) {
 	if r, ok := errors.AsType[*rest](err); ok {
 		due, failed = time.Now().Add(r.pause), r.asked
 	}
+	if due.IsZero() {
+		if left, err := j.aliasesToRemove(ctx); err != nil || len(left) > 0 {
+			due = time.Now().Add(j.m.pause(a.Attempts)) // another's address is not to stay there
+		}
+	}
 	j.m.metrics.errors.WithLabelValues(h.reason).Inc()
 	text := h.err.Error()
 	j.log.Warn("the move has stopped for now", zap.String("state", string(to)), zap.Error(h.err), zap.Time("due", due))

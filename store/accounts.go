@@ -155,8 +155,9 @@ func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int6
 	return rowID, err
 }
 
-// settleState ends all work on an account and puts it into a state in which
-// its password is not needed: the password is erased, a claim is fenced off. An
+// settleState ends all work on an account, but for aliases that are to be taken
+// away from the target, and puts it into a state in which its password is not
+// needed: the password is erased, a claim is fenced off. An
 // account without a row gets one, and one that has this state already is left
 // alone. Where the state may not follow: the account as it is, and ErrChanged.
 func (s *Store) settleState(ctx context.Context, id config.Identity, to State, may func(Account) bool) (a Account, err error) {
@@ -178,7 +179,8 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 		if err := x.erasePasswords(a.ID); err != nil {
 			return err
 		}
-		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
+		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, woken = FALSE,
+			due = CASE WHEN `+aliasesToRemove+` THEN $2 ELSE 0 END,
 			owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
 			to, millis(now), a.ID); err != nil {
 			return err

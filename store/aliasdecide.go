@@ -147,9 +147,12 @@ func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) err
 }
 
 // wakeForAliases makes an account that has moved due, for what is to be done
-// about its aliases on the target. Others come to it before they move.
+// about its aliases on the target; where one is to be taken away, which somebody
+// may wait for, also an account that has stopped or does not move. Those that are
+// being moved come to it by themselves.
 func (x *tx) wakeForAliases(id int64, now time.Time) error {
-	n, err := x.exec("UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2 AND state IN ('active', 'finished')", millis(now), id)
+	n, err := x.exec(`UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2
+		AND (state IN ('active', 'finished') OR state IN ('waiting', 'failed', 'excluded') AND `+aliasesToRemove+`)`, millis(now), id)
 	if err == nil && n > 0 {
 		_, err = x.written(id)
 	}

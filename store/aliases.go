@@ -45,6 +45,16 @@ const (
 	AliasWithdrawn AliasState = "withdrawn" // somebody else's, or not enough speaks for it; see Reason
 )
 
+const (
+	// aliasesToRemove selects accounts with aliases that are to be taken away from
+	// the target. What was there before migproxy is not changed.
+	aliasesToRemove = `(accounts.origin = 'created' AND EXISTS (SELECT 1 FROM aliases l
+		WHERE l.account_id = accounts.id AND l.there AND l.state IN ('rejected', 'withdrawn')))`
+	// aliasesDue selects those with any that are to be taken away or created.
+	aliasesDue = `(accounts.origin = 'created' AND EXISTS (SELECT 1 FROM aliases l
+		WHERE l.account_id = accounts.id AND (l.state = 'approved' OR l.there AND l.state IN ('rejected', 'withdrawn'))))`
+)
+
 const selectAliases = `SELECT l.account_id, a.address, l.address, l.origin, l.state, l.reason, l.evidence, l.there, l.updated_at
 	FROM aliases l JOIN accounts a ON a.id = l.account_id WHERE `
 

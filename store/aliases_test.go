@@ -75,3 +75,42 @@ func TestApproveRefusesALoginName(t *testing.T) {
 		t.Errorf("her own login: %+v, %v", a, err)
 	}
 }
+
+// The end of a domain's migration forgets no alias that is still to be taken away.
+func TestEndOfADomainKeepsAliasesDue(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	c := created(t, s, "anna", rossi)
+	ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	begin(t, s, "bert", "secret")
+	bert := claim(t, s)
+	ok(t, bert.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	ok(t, s.SetActive(ctx, "example.com", false))
+	ok(t, s.Complete(ctx, "example.com", CompleteWhole, false))
+	anna := claim(t, s)
+	ok(t, anna.Finish(ctx))
+	bert = claim(t, s)
+	decided(t, bert, rossi, AliasWithdrawn)
+	ok(t, bert.Finish(ctx))
+	ok(t, s.SettleCompletion(ctx, "example.com"))
+	d, err := s.DomainState(ctx, "example.com")
+	if err != nil || !d.Finished {
+		t.Fatal(d, err)
+	}
+	c = claim(t, s)
+	if l, err := c.AliasesToRemove(ctx); err != nil || len(l) != 1 || c.Account.ID != anna.Account.ID {
+		t.Errorf("%+v, %+v, %v", c.Account, l, err)
+	}
+}
+
+// What is decided between the last look at an account's aliases and its flip is
+// not put off until its first catch-up.
+func TestAliasRejectedBeforeTheFlip(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	c := created(t, s, "anna", rossi)
+	_, err := s.RejectAlias(ctx, rossi, "")
+	ok(t, err)
+	ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	if l, err := claim(t, s).AliasesToRemove(ctx); err != nil || len(l) != 1 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
