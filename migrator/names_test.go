@@ -267,3 +267,20 @@ func TestCrashWhileANameIsRecognised(t *testing.T) {
 		})
 	}
 }
+
+// The second name of a mailbox that is also an alias of it stays one.
+func TestNameThatIsAnAliasStaysOne(t *testing.T) {
+	_, _, driver, b := fakes(t, func(f *fakeServer) {
+		deliveries(3)(f)
+		for i := range 3 {
+			f.box("Work").add(delivered(rossi, i))
+		}
+	})
+	b.named(t, "anna", secret)
+	b.run(t, discover(t, b.options(t), bothAccounts), "anna", store.Active)
+	b.named(t, otherName, secret)
+	b.settle(t, discover(t, b.options(t), bothAccounts), b.one("anna", otherName))
+	if a, _ := b.alias(t, rossi); a.State != store.AliasCreated || !driver.there[rossi] || slices.Contains(driver.calls, "remove_alias "+rossi) {
+		t.Errorf("%+v, %v", a, driver.calls)
+	}
+}

@@ -169,12 +169,18 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 			if a.ID, err = x.insertAccount(id, to, now); err != nil {
 				return err
 			}
+			if err := x.reclaimSettled(a.ID, id, to); err != nil {
+				return err
+			}
 			a, err = x.written(a.ID)
 			return err
 		case err != nil || a.State == to:
 			return err
 		case !may(a):
 			return ErrChanged
+		}
+		if err := x.reclaimSettled(a.ID, id, to); err != nil {
+			return err
 		}
 		if err := x.erasePasswords(a.ID); err != nil {
 			return err
@@ -189,6 +195,17 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 		return err
 	})
 	return a, err
+}
+
+// reclaimSettled withdraws the name of an account that stays at the source, where it
+// is somebody's login, from others who claim it as an alias. One that begins to move
+// is first looked at, whether it is another name of theirs (see Claim.ReclaimName);
+// and what the target lets in under the name of an alias that it has is that alias.
+func (x *tx) reclaimSettled(id int64, of config.Identity, to State) error {
+	if to == Native {
+		return nil
+	}
+	return x.withdrawForLogin(id, of.Address(), of.Address())
 }
 
 // Note writes native or at_source for an account that has no row, or whose

@@ -69,7 +69,7 @@ func (c *Claim) DecideAliases(ctx context.Context, rules string, decide func(*Al
 		}
 		reason := "shown by another mailbox as well: " + a.Identity.Address()
 		for _, address := range rulings.Shown {
-			if err := c.withdrawOthers(x, address, reason, now); err != nil {
+			if err := x.withdrawOthers(c.id, address, reason, now); err != nil {
 				return err
 			}
 		}
@@ -113,9 +113,9 @@ func (c *Claim) rule(x *tx, aliases []Alias, r AliasRuling, now time.Time) (chan
 // claims are the states of an alias in which its account has it, or may get it.
 const claims = "('proposed', 'approved', 'created', 'taken', 'failed')"
 
-// withdrawOthers withdraws an address that was found in other accounts from
-// them. What the administrator gave by name stays.
-func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) error {
+// withdrawOthers withdraws an address that was found in other accounts than this
+// one from them. What the administrator gave by name stays.
+func (x *tx) withdrawOthers(id int64, address, reason string, now time.Time) error {
 	type holder struct {
 		id    int64
 		there bool
@@ -125,7 +125,7 @@ func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) err
 		return h, err
 	}, `UPDATE aliases SET state = $1, reason = $2, updated_at = $3 WHERE address = $4 AND account_id <> $5
 		AND origin = 'found' AND state IN `+claims+` RETURNING account_id, there`,
-		AliasWithdrawn, plain(reason), millis(now), address, c.id)
+		AliasWithdrawn, plain(reason), millis(now), address, id)
 	if err != nil {
 		return err
 	}
@@ -144,6 +144,12 @@ func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) err
 		}
 	}
 	return nil
+}
+
+// withdrawForLogin withdraws an address from others under which the owner of an
+// account logs in.
+func (x *tx) withdrawForLogin(id int64, address, account string) error {
+	return x.withdrawOthers(id, address, "somebody's login: "+account, time.Now())
 }
 
 // wakeForAliases makes an account that has moved due, for what is to be done
@@ -170,7 +176,7 @@ func (c *Claim) ReclaimName(ctx context.Context, address string) (free bool, err
 		return n == 0, dbError(err)
 	}
 	err = c.write(ctx, func(x *tx) error {
-		if err := c.withdrawOthers(x, address, "somebody's login: "+c.Account.Identity.Address(), time.Now()); err != nil {
+		if err := x.withdrawForLogin(c.id, address, c.Account.Identity.Address()); err != nil {
 			return err
 		}
 		return x.get(of+"there", []any{address, c.id}, &n)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,5 +113,81 @@ func TestAliasRejectedBeforeTheFlip(t *testing.T) {
 	ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
 	if l, err := claim(t, s).AliasesToRemove(ctx); err != nil || len(l) != 1 {
 		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+// An address that turns out to be somebody's login is withdrawn at once, whatever
+// becomes of that account, and taken away where it was created.
+func TestAliasThatIsALoginIsWithdrawn(t *testing.T) {
+	for name, logIn := range map[string]func(*Store) error{
+		"at the source": func(s *Store) error {
+			_, err := s.Note(t.Context(), identity("a.rossi"), AtSource)
+			return err
+		},
+		"excluded while it is looked at": func(s *Store) error {
+			begin(t, s, "a.rossi", "secret")
+			if a := aliasOf(t, s, "anna", rossi); a.State != AliasCreated {
+				t.Errorf("before it is known whose mailbox that is: %+v", a)
+			}
+			_, err := s.Exclude(t.Context(), identity("a.rossi"))
+			return err
+		},
+		"excluded": func(s *Store) error {
+			_, err := s.Exclude(t.Context(), identity("a.rossi"))
+			return err
+		},
+		"a login alias that is given": func(s *Store) error {
+			return s.GiveLoginAlias(t.Context(), rossi, "bert@example.com")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := openDir(t, t.TempDir()), t.Context()
+			_, err := s.Note(ctx, identity("bert"), AtSource)
+			ok(t, err)
+			ok(t, created(t, s, "anna", rossi).Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+			ok(t, logIn(s))
+			if a := aliasOf(t, s, "anna", rossi); a.State != AliasWithdrawn || !strings.HasPrefix(a.Reason, "somebody's login: ") {
+				t.Errorf("%+v", a)
+			}
+			if l, err := claim(t, s).AliasesToRemove(ctx); err != nil || len(l) != 1 {
+				t.Errorf("%+v, %v", l, err)
+			}
+		})
+	}
+}
+
+// What was withdrawn as the login of somebody else is decided anew once it is known
+// to be a name of the same owner.
+func TestAliasIsDecidedAnewForItsOwner(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	anna := created(t, s, "anna", rossi)
+	ok(t, anna.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	_, err := s.Note(ctx, identity("a.rossi"), AtSource)
+	ok(t, err)
+	c := claim(t, s)
+	ok(t, c.NoteAliasRemoved(ctx, rossi, "somebody's login"))
+	ok(t, c.CaughtUp(ctx, time.Now().Add(time.Hour)))
+	ok(t, s.GiveLoginAlias(ctx, rossi, "anna@example.com"))
+	if decided, err := claim(t, s).AliasesDecided(ctx, "1"); err != nil || decided {
+		t.Errorf("decided: %t, %v", decided, err)
+	}
+}
+
+// A name that becomes a login alias leaves its own alias of the same owner alone,
+// and brings him no alias of his own address.
+func TestNameThatIsAlsoAnAlias(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	anna := created(t, s, "anna", rossi)
+	ok(t, anna.Release(ctx, Copying, "", time.Time{}, false))
+	ok(t, s.GiveLoginAlias(ctx, rossi, "anna@example.com"))
+	if a := aliasOf(t, s, "anna", rossi); a.State != AliasCreated {
+		t.Errorf("%+v", a)
+	}
+	_, _, err := s.Migrate(ctx, NewAccount{Identity: identity("desk"), Mode: config.ModeAccounts, Aliases: []string{"anna@example.com", "x@example.com"}})
+	ok(t, err)
+	ok(t, claim(t, s).BecomeAlias(ctx, anna.Account.ID))
+	all, err := s.AccountAliases(ctx, anna.Account.ID)
+	if err != nil || len(all) != 2 || all[0].Address != rossi || all[1].Address != "x@example.com" {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
