@@ -188,11 +188,13 @@ func (j *job) rulings(d aliasresolve.Decision, aliases []store.Alias) (all []sto
 	written := func(is func(store.Alias) bool) int {
 		return slices.IndexFunc(aliases, func(a store.Alias) bool { return a.Origin == store.AliasFound && is(a) })
 	}
+	kept := func(a store.Alias) bool { // of those that were approved before
+		return (a.State == store.AliasApproved || a.State == store.AliasCreated) &&
+			!slices.ContainsFunc(d.Withdrawn, func(w aliasresolve.Withdrawal) bool { return w.Address == a.Address && aboutOthers(w.Reason) })
+	}
 	for _, c := range d.Claims {
 		r := store.AliasRuling{State: store.AliasApproved}
-		other := written(func(a store.Alias) bool {
-			return a.Address != c.Address && (a.State == store.AliasApproved || a.State == store.AliasCreated)
-		})
+		other := written(func(a store.Alias) bool { return a.Address != c.Address && kept(a) })
 		switch {
 		case j.aliases.Rules.Mode == aliasresolve.Standard && other >= 0: // one is what it takes
 			r.State, r.Reason = store.AliasWithdrawn, reasonText(aliasresolve.Outranked, []string{aliases[other].Address})

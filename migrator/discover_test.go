@@ -580,3 +580,43 @@ func TestAliasInAFinishedDomain(t *testing.T) {
 		t.Errorf("%+v, %+v, %v, %v", a, d, err, driver.calls)
 	}
 }
+
+// One address is what Standard takes: one that turns out to be another's makes room
+// for the next.
+func TestStandardTakesTheNext(t *testing.T) {
+	const next = "rossi@example.com"
+	sent := func(f *fakeServer, from string, n int) {
+		for i := range n {
+			f.box("Sent").add(fakeMail{date: "14-Mar-2019 05:06:07 +0100", body: fmt.Sprintf("From: %s\r\nTo: carl@example.com\r\nSubject: %d\r\n\r\ntext\r\n", from, f.box("Sent").next+uint32(i))})
+		}
+	}
+	source, _, driver, b := fakes(t, func(f *fakeServer) {
+		twoFolders(f)
+		sent(f, rossi, 5)
+		sent(f, next, 3)
+	})
+	options := func() migrator.Options {
+		o := discover(t, b.options(t), bothAccounts)
+		o.Aliases[domain].Rules.Mode = aliasresolve.Standard
+		return o
+	}
+	b.anna(t)
+	b.run(t, options(), "anna", rest...)
+	if a, _ := b.alias(t, rossi); a.State != store.AliasCreated {
+		t.Fatalf("%+v", a)
+	}
+	b.begin(t, store.NewAccount{Identity: identity("bert")})
+	c := b.claimed(t)
+	showIn(t, c, "INBOX", rossi, 1) // what comes of it is for anna's next look to find
+	if err := c.Release(t.Context(), store.Waiting, "", time.Time{}, false); err != nil {
+		t.Fatal(err)
+	}
+	source.with(func() { sent(source, next, 1) })
+	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.untilAlias(t, options(), rossi, func(a store.Alias) bool { return a.State == store.AliasWithdrawn && !a.There })
+	if a, n := b.alias(t, next); a.State != store.AliasCreated && a.State != store.AliasApproved || n != 4 {
+		t.Errorf("%+v, %d messages, %v", a, n, driver.calls)
+	}
+}
