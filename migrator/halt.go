@@ -49,6 +49,7 @@ func (j *job) putDown(ctx context.Context, err error) {
 	defer cancel()
 	// What was settled has begun the count of attempts anew.
 	if errors.Is(err, store.ErrFenced) || errors.Is(j.claim.Refresh(ctx), store.ErrFenced) {
+		j.m.memory.unask(j.claim.Account.ID)
 		j.log.Info("another worker or the administrator has this account now")
 		return
 	}
@@ -92,6 +93,9 @@ func (j *job) putDown(ctx context.Context, err error) {
 
 func (j *job) release(ctx context.Context, to store.State, reason string, due time.Time, failed bool) {
 	err := j.claim.Release(ctx, to, reason, due, failed)
+	if err != nil {
+		j.m.memory.unask(j.claim.Account.ID)
+	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
 		// The lease runs out, and the account is taken up again.
 		j.log.Error("the account could not be put down", zap.Error(err))

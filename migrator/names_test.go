@@ -173,6 +173,32 @@ func TestAnothersMailboxIsNotTakenForOnesOwn(t *testing.T) {
 	}
 }
 
+// A question that did not reach the administrator, as the claim was lost before the
+// account could be put down with it, is not taken for answered.
+func TestLostQuestionIsAskedAgain(t *testing.T) {
+	source, target, driver, b := fakes(t, deliveries(3))
+	source.passwords = map[string]string{identity(otherName).Address(): "other"}
+	b.named(t, "anna", secret)
+	b.run(t, b.options(t), "anna", store.Active)
+	logins := 0
+	target.onCommand = func(name, _ string) string {
+		if name == "AUTHENTICATE" {
+			if logins++; logins == 1 { // whether the password opens anna's account
+				if err := b.store.TakeBack(context.Background(), "test"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		return ""
+	}
+	b.named(t, otherName, "other")
+	o := b.options(t)
+	o.Concurrency = 1
+	if a := b.run(t, o, otherName, rest...); a.State != store.Waiting || !strings.Contains(a.Reason, "seems to be that of anna@") || ensures(driver) != 1 || logins != 2 {
+		t.Errorf("%s: %s, %d logins", a.State, a.Reason, logins)
+	}
+}
+
 // What proves nothing goes to the administrator: an empty mailbox, and messages
 // that whoever makes mailboxes may put into each of them.
 func TestWhatProvesNothingWaits(t *testing.T) {
