@@ -2,6 +2,7 @@ package migrator_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -169,6 +170,41 @@ func TestAnothersMailboxIsNotTakenForOnesOwn(t *testing.T) {
 				}
 				return false
 			})
+		})
+	}
+}
+
+// A copy of a mailbox, which begins with the same messages and goes on with others,
+// is another mailbox, whatever the passwords are. One to which mail came while it
+// was looked at is not.
+func TestCopyOfAMailboxIsAnother(t *testing.T) {
+	for name, others := range map[string]int{"a copy": 99, "mail came": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, _, driver, b := fakes(t, deliveries(12))
+			b.named(t, "anna", secret)
+			b.run(t, b.options(t), "anna", store.Active)
+			user := ""
+			source.onCommand = func(name, args string) string {
+				switch {
+				case name == "AUTHENTICATE":
+					plain, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(args, "PLAIN "))
+					user = strings.Split(string(plain), "\x00")[1]
+				case name == "EXAMINE" && user == identity("anna").Address() && others > 0:
+					others--
+					return "* 13 EXISTS\r\n* OK [UIDVALIDITY 1] v\r\nOK done"
+				}
+				return ""
+			}
+			b.named(t, otherName, secret)
+			if name == "mail came" {
+				b.settle(t, b.options(t), b.one("anna", otherName))
+				return
+			}
+			a := b.run(t, b.options(t), otherName, rest...)
+			if a.State != store.Waiting || !strings.Contains(a.Reason, "goes on with others") || ensures(driver) != 1 {
+				t.Errorf("%s: %s", a.State, a.Reason)
+			}
 		})
 	}
 }
