@@ -151,7 +151,7 @@ func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasres
 			continue
 		}
 		for _, name := range slices.Compact([]string{address, aliasresolve.Base(address)}) {
-			account, err := e.AccountOf(j.m.canonical(name))
+			account, err := e.AccountOf(name, j.m.canonical(name))
 			if err != nil {
 				return k, err
 			}

@@ -620,3 +620,40 @@ func TestStandardTakesTheNext(t *testing.T) {
 		t.Errorf("%+v, %d messages, %v", a, n, driver.calls)
 	}
 }
+
+// Where the target lets anna in under her alias, that is no login of somebody else's.
+// An account that was there before is.
+func TestAliasThatOpensTheTarget(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("before %t", before), func(t *testing.T) {
+			t.Parallel()
+			source, _, _, b := fakes(t, alsoRossi)
+			logIn := func() {
+				if _, err := b.store.Note(t.Context(), identity("a.rossi"), store.Native); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if before {
+				logIn()
+			}
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+			logIn()
+			source.with(func() { source.box("Work").add(delivered(rossi, 9)) })
+			if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+				t.Fatal(err)
+			}
+			b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(store.Account) bool {
+				_, n := b.alias(t, rossi)
+				return n == 4
+			})
+			want := store.AliasCreated
+			if before {
+				want = store.AliasWithdrawn
+			}
+			if a, _ := b.alias(t, rossi); a.State != want {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}

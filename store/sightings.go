@@ -81,11 +81,16 @@ type AliasEvidence struct {
 	id        int64
 }
 
-// AccountOf gives the account that bears an address as its own or as a login
-// alias, by its canonical one; "" where none does.
-func (e *AliasEvidence) AccountOf(address string) (account string, err error) {
-	err = e.x.get(`SELECT address FROM accounts WHERE address = $1
-		UNION ALL SELECT a.address FROM login_aliases l JOIN accounts a ON a.id = l.account_id WHERE l.name = $1`, []any{address}, &account)
+// AccountOf gives the account for which an address is a login, its own or a login
+// alias, by its canonical one; "" where there is none. login is how an account of
+// this address would be called. An account that was seen on the target alone is none
+// while the address is an alias of this account there: some servers let one in
+// under his aliases.
+func (e *AliasEvidence) AccountOf(address, login string) (account string, err error) {
+	err = e.x.get(`SELECT address FROM accounts WHERE address = $1 AND NOT (state = 'native' AND EXISTS
+			(SELECT 1 FROM aliases WHERE account_id = $2 AND address = $3 AND there))
+		UNION ALL SELECT a.address FROM login_aliases l JOIN accounts a ON a.id = l.account_id WHERE l.name = $1`,
+		[]any{login, e.id, address}, &account)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
