@@ -158,8 +158,13 @@ func (j *job) aliasesAlone(ctx context.Context) (bool, error) {
 }
 
 // afterMove does what is left to do about the aliases of an account for which
-// nothing else is.
+// nothing else is. Its source is not asked.
 func (j *job) afterMove(ctx context.Context) error {
+	if j.claim.Account.Moved() {
+		if err := j.decideAliases(ctx); err != nil {
+			return err
+		}
+	}
 	if err := j.carryOutAliases(ctx); err != nil {
 		return err
 	}

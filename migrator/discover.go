@@ -72,7 +72,8 @@ func isSent(f store.Folder) bool {
 }
 
 // decideAliases decides which of the addresses that the account's mail shows are
-// its own. It does so when all mail was copied, and again when more has come.
+// its own. It does so when all mail was copied, and again when more has come, here or
+// in another mailbox that shows one of them.
 func (j *job) decideAliases(ctx context.Context) error {
 	if j.aliases == nil {
 		return nil
@@ -89,7 +90,7 @@ func (j *job) decideAliases(ctx context.Context) error {
 		return err
 	}
 	j.m.step(stepAliasesDecided)
-	moved := j.claim.Account.State == store.Active
+	moved := j.claim.Account.Moved()
 	claims := slices.ContainsFunc(changed, func(a store.Alias) bool { return a.State != store.AliasWithdrawn })
 	if !moved || claims {
 		text := aliasresolve.Summary(j.address, found.Claims)

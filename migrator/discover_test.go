@@ -277,6 +277,34 @@ func TestAliasIsWithdrawn(t *testing.T) {
 	}
 }
 
+// An address that a second mailbox shows is withdrawn also where the account of that
+// one never gets so far that it is decided.
+func TestAliasThatAStoppedMailboxShows(t *testing.T) {
+	for _, state := range []store.State{store.Active, store.Finished} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			_, _, driver, b := fakes(t, alsoRossi)
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+			b.begin(t, store.NewAccount{Identity: identity("bert")})
+			bert := b.claimed(t)
+			if state == store.Finished {
+				b.complete(t, store.CompleteWhole, false)
+				b.run(t, discover(t, b.options(t), bothAccounts), "anna", store.Finished)
+			}
+			showIn(t, bert, "INBOX", rossi, 2)
+			if err := bert.Release(t.Context(), store.Waiting, "full", time.Time{}, true); err != nil {
+				t.Fatal(err)
+			}
+			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return a.State == store.AliasWithdrawn && !a.There })
+			a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return !a.Due.Before(time.Now()) || a.Due.IsZero() })
+			if a.State != state || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
+				t.Errorf("%+v, %v", a, driver.calls)
+			}
+		})
+	}
+}
+
 // An address that another mailbox showed first is never claimed.
 func TestAliasOfAnotherMailbox(t *testing.T) {
 	_, _, driver, b := fakes(t, alsoRossi)

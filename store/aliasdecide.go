@@ -165,6 +165,34 @@ func (x *tx) wakeForAliases(id int64, now time.Time) error {
 	return err
 }
 
+const (
+	// othersClaim selects accounts other than $2 in which the address $3 was found.
+	othersClaim = "address = $3 AND account_id <> $2 AND origin = 'found' AND state IN " + claims
+	// ownWithdrawn selects account $2 if the address $3 was withdrawn from it.
+	ownWithdrawn = "address = $3 AND account_id = $2 AND origin = 'found' AND state = 'withdrawn'"
+)
+
+// decideAnew has the aliases of some accounts decided anew. Those that have moved
+// are made due for it; the others come to it before they move.
+func (x *tx) decideAnew(which string, id int64, address string) error {
+	accounts, err := list(x.ctx, x, scanID, `UPDATE tallies SET decided = '' WHERE decided <> $1
+		AND account_id IN (SELECT account_id FROM aliases WHERE `+which+`) RETURNING account_id`, "", id, address)
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts {
+		n, err := x.exec("UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2 AND state IN ('active', 'finished')",
+			time.Now().UnixMilli(), account)
+		if err == nil && n > 0 {
+			_, err = x.written(account)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ReclaimName withdraws from others an alias that is the account's own address,
 // which is given in normal form. It reports false where one may still be on the
 // target: the work on its account, which is due, takes it away.

@@ -191,3 +191,30 @@ func TestNameThatIsAlsoAnAlias(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
+
+// Whoever claims an address is decided anew when another mailbox shows it for the
+// first time, and not at each further message.
+func TestAliasIsDecidedAnewOnce(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	anna := created(t, s, "anna", rossi)
+	ok(t, anna.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	begin(t, s, "bert", "secret")
+	bert := claim(t, s)
+	f := folder(t, bert, "INBOX")
+	for i := range uint32(2) {
+		shown := Sighting{Address: rossi, Headers: "Delivered-To", Weighs: true}
+		ok(t, bert.Settle(ctx, f.ID, nil, []Message{{SourceUID: 2*i + 1, TargetUID: 2*i + 1, Shows: []Sighting{shown}}}))
+		c, err := s.ClaimNext(ctx, "worker", time.Minute)
+		if err != nil || (c == nil) != (i > 0) {
+			t.Fatalf("message %d: %+v, %v", i, c, err)
+		}
+		if c == nil {
+			continue
+		}
+		if is, err := c.AliasesDecided(ctx, "1"); err != nil || is {
+			t.Errorf("decided: %t, %v", is, err)
+		}
+		decided(t, c, rossi, AliasApproved) // by rules for which that shows nothing
+		ok(t, c.CaughtUp(ctx, time.Now().Add(time.Hour)))
+	}
+}

@@ -195,16 +195,7 @@ func (x *tx) addLoginAlias(name string, owner Account, origin AliasOrigin) error
 		return err
 	}
 	// It may have been withdrawn from the owner as somebody else's.
-	n, err := x.exec(`UPDATE tallies SET decided = '' WHERE account_id = $1 AND EXISTS (SELECT 1 FROM aliases
-		WHERE account_id = $1 AND address = $2 AND origin = 'found' AND state = 'withdrawn')`, owner.ID, name)
-	if err != nil || n == 0 {
-		return err
-	}
-	if n, err = x.exec("UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2 AND state = 'active'",
-		time.Now().UnixMilli(), owner.ID); err == nil && n > 0 {
-		_, err = x.written(owner.ID)
-	}
-	return err
+	return x.decideAnew(ownWithdrawn, owner.ID, name)
 }
 
 // aliasOwner is Store.LoginAlias within a transaction.

@@ -30,7 +30,8 @@ type SightingCount struct {
 }
 
 // see counts what messages showed. It is one transaction with their ledger: each
-// counts once, however often it was read.
+// counts once, however often it was read. Others who claim an address that shows for
+// the first time are decided anew: this account may never come to be decided.
 func (c *Claim) see(x *tx, done []Message) error {
 	counts := map[Sighting]int64{}
 	for _, m := range done {
@@ -44,10 +45,16 @@ func (c *Claim) see(x *tx, done []Message) error {
 	for _, s := range slices.SortedFunc(maps.Keys(counts), func(a, b Sighting) int {
 		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.Headers, b.Headers))
 	}) {
-		if _, err := x.exec(`INSERT INTO sightings (account_id, address, headers, weighs, messages) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (account_id, address, headers) DO UPDATE SET messages = sightings.messages + excluded.messages`,
-			c.id, s.Address, s.Headers, s.Weighs, counts[s]); err != nil {
+		var messages int64
+		if err := x.get(`INSERT INTO sightings (account_id, address, headers, weighs, messages) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account_id, address, headers) DO UPDATE SET messages = sightings.messages + excluded.messages RETURNING messages`,
+			[]any{c.id, s.Address, s.Headers, s.Weighs, counts[s]}, &messages); err != nil {
 			return err
+		}
+		if s.Weighs && messages == counts[s] {
+			if err := x.decideAnew(othersClaim, c.id, s.Address); err != nil {
+				return err
+			}
 		}
 	}
 	forgotten, err := c.forgetSightings(x)
