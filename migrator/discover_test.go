@@ -319,36 +319,41 @@ func TestAliasOfAnotherMailbox(t *testing.T) {
 }
 
 // Somebody whose address was taken for an alias gets it back before his own
-// account is made.
+// account is made, or given its password.
 func TestNameIsReclaimed(t *testing.T) {
-	source, target, driver, b := fakes(t, func(f *fakeServer) {
-		twoFolders(f)
-		for i := range 3 {
-			f.box("Work").add(delivered("bert@example.com", i))
-		}
-	})
-	b.anna(t)
-	b.run(t, discover(t, b.options(t), "anna@example.com"), "anna", rest...)
-	if !driver.there["bert@example.com"] {
-		t.Fatal(driver.calls)
-	}
-	source.with(func() { source.box("INBOX").mails[0].body = message(9000, "bert's own") }) // or it were one mailbox
-	target.with(func() {
-		target.exists, target.boxes = false, nil
-		target.box("INBOX")
-	})
-	b.begin(t, store.NewAccount{Identity: identity("bert"), Password: config.NewSecret(secret)})
-	o := discover(t, b.options(t), "anna@example.com")
-	o.Step = func(name string) {
-		if name == "provision.lookup" && driver.there["bert@example.com"] {
-			t.Error("asked while it was an alias")
-		}
-	}
-	if a := b.run(t, o, "bert", rest...); a.State != store.Active {
-		t.Fatal(a.State, a.Reason)
-	}
-	if a, _ := b.alias(t, "bert@example.com"); a.State != store.AliasWithdrawn || a.There {
-		t.Errorf("%+v", a)
+	for _, mode := range []config.Mode{config.ModeAccounts, config.ModePasswords} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			source, target, driver, b := fakes(t, func(f *fakeServer) {
+				twoFolders(f)
+				for i := range 3 {
+					f.box("Work").add(delivered("bert@example.com", i))
+				}
+			})
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), "anna@example.com"), "anna", rest...)
+			if !driver.there["bert@example.com"] {
+				t.Fatal(driver.calls)
+			}
+			source.with(func() { source.box("INBOX").mails[0].body = message(9000, "bert's own") }) // or it were one mailbox
+			target.with(func() {
+				target.exists, target.boxes = false, nil
+				target.box("INBOX")
+			})
+			b.begin(t, store.NewAccount{Identity: identity("bert"), Password: config.NewSecret(secret), Mode: mode})
+			o := discover(t, b.options(t), "anna@example.com")
+			o.Step = func(name string) {
+				if name == "provision.lookup" && driver.there["bert@example.com"] {
+					t.Error("asked while it was an alias")
+				}
+			}
+			if a := b.run(t, o, "bert", rest...); !a.Moved() {
+				t.Fatal(a.State, a.Reason)
+			}
+			if a, _ := b.alias(t, "bert@example.com"); a.State != store.AliasWithdrawn || a.There {
+				t.Errorf("%+v", a)
+			}
+		})
 	}
 }
 
