@@ -110,7 +110,7 @@ func (s *Server) judgeAlias(judge func(ctx context.Context, address, account str
 		case errors.Is(err, store.ErrSeveral):
 			return Alias{}, conflict(fmt.Sprintf("several accounts have shown %s; name one with --account", address))
 		case errors.Is(err, store.ErrHeld):
-			return Alias{}, conflict(fmt.Sprintf("%s is another account's own address, or an alias of another one; see `migproxy aliases list`, and reject it there first", address))
+			return Alias{}, conflict(fmt.Sprintf("%s is a login of another account, or an alias of another one; see `migproxy account show` and `migproxy aliases list`, and take it away there first", address))
 		case err != nil:
 			return Alias{}, err
 		}
@@ -135,7 +135,35 @@ func (s *Server) approve(ctx context.Context, address, account string) (store.Al
 	if owner.Origin == store.OriginAdopted || s.Config.Domains[at].Target.Provision.Driver == config.DriverNone {
 		return store.Alias{}, conflict(fmt.Sprintf("%s was on the target before, and migproxy does not change it; add %s there by hand", a.Account, address))
 	}
+	if err := s.freeOfLogins(ctx, address, owner); err != nil {
+		return store.Alias{}, err
+	}
 	return s.Store.ApproveAlias(ctx, address, a.Account)
+}
+
+// freeOfLogins makes sure that an alias is no login of another account, where its
+// domain is written otherwise in the settings, and so in the names of accounts, than
+// in mail. The store compares what is written alike.
+func (s *Server) freeOfLogins(ctx context.Context, address string, owner store.Account) error {
+	local, _, _ := strings.Cut(address, "@")
+	for _, d := range s.Config.Domains {
+		if !aliasresolve.NewDomains(d.Name).Own(address) {
+			continue
+		}
+		login := local + "@" + d.Name
+		a, err := s.Store.Account(ctx, login)
+		if errors.Is(err, store.ErrNotFound) {
+			a, err = s.Store.LoginAlias(ctx, login)
+		}
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return err
+		case a.ID != owner.ID:
+			return store.ErrHeld
+		}
+	}
+	return nil
 }
 
 // Aliases calls f for each alias of a domain, or of all, in a state, or in any,

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"migproxy/aliasresolve"
 	"migproxy/config"
 	"migproxy/store"
 )
@@ -148,7 +149,11 @@ func (s *Server) checkAll(ctx context.Context, q MigrateRequest) ([]store.NewAcc
 				return nil, err
 			}
 		}
-		n := store.NewAccount{Identity: id, Password: config.NewSecret(u.Password), Mode: config.ModeAccounts, Aliases: u.Aliases}
+		aliases, text := givenAliases(id, u.Aliases)
+		if text != "" {
+			wrong = append(wrong, fmt.Sprintf("user %d: %s", i+1, text))
+		}
+		n := store.NewAccount{Identity: id, Password: config.NewSecret(u.Password), Mode: config.ModeAccounts, Aliases: aliases}
 		switch q.Mode {
 		case MigrateAccounts:
 		case MigrateMessages:
@@ -175,6 +180,23 @@ func (s *Server) checkAll(ctx context.Context, q MigrateRequest) ([]store.NewAcc
 		}
 	}
 	return list, nil
+}
+
+// givenAliases puts the aliases of a user into the form in which they are compared
+// with those that are found. The account's own address is none. The text says which
+// one is no address.
+func givenAliases(id config.Identity, aliases []string) (normal []string, wrong string) {
+	own, _ := aliasresolve.Normalise(id.Address())
+	for i, alias := range aliases {
+		a, ok := aliasresolve.Normalise(alias)
+		switch {
+		case !ok: // it is not repeated, as it may be a password
+			return nil, fmt.Sprintf("alias %d of %q is no address, or too long", i+1, id.Login)
+		case a != own:
+			normal = append(normal, a)
+		}
+	}
+	return normal, ""
 }
 
 // lacking says what is missing to move an account without a password.

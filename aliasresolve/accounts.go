@@ -75,14 +75,30 @@ func (a *Accounts) line(text string) (mistake string) {
 		if account == "" {
 			account = address
 		}
-		if owners := a.owners[address]; !slices.Contains(owners, account) {
+		// The last one alone is looked at: an address may stand on all lines.
+		if owners := a.owners[address]; len(owners) == 0 || owners[len(owners)-1] != account {
 			a.owners[address] = append(owners, account)
 		}
 	}
 	return ""
 }
 
-// Owners gives the accounts that have an address, by their own one.
+// of gives the account that a login is: its own, where the list has one of that
+// name, else the one that has it as a further address. Where several have it so,
+// as they have info@, it is none of them, and what is theirs is not its own.
+func (a *Accounts) of(login string) []string {
+	owners := a.Owners(login)
+	switch {
+	case slices.Contains(owners, login):
+		return []string{login}
+	case len(owners) > 1:
+		return nil
+	}
+	return owners
+}
+
+// Owners gives the accounts that have an address, by their own one. An account
+// on several lines may be named several times.
 func (a *Accounts) Owners(address string) []string {
 	if a == nil {
 		return nil

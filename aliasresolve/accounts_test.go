@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 func TestReadAccounts(t *testing.T) {
@@ -47,6 +48,25 @@ func TestReadAccountsNamesTheLine(t *testing.T) {
 	}
 	if _, err := ReadAccounts(iotest.TimeoutReader(strings.NewReader(strings.Repeat("a@example.com\n", 1000)))); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("a list that cannot be read: %v", err)
+	}
+}
+
+// An address that stands on all lines costs no more than others do, and makes no
+// text that names everybody.
+func TestAddressOfAllAccounts(t *testing.T) {
+	var b strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&b, "a%d@example.com all@example.com\n", i)
+	}
+	begun := time.Now()
+	accounts, err := ReadAccounts(strings.NewReader(b.String()))
+	if took := time.Since(begun); err != nil || took > 5*time.Second {
+		t.Fatal(err, took)
+	}
+	m := Mailbox{"anna@example.com", counts(t, "all@example.com Delivered-To 9")}
+	if got, want := tell(Decide(m, Rules{Mode: Extended, Domains: own}, Known{Accounts: accounts})),
+		"all@example.com: another's in the accounts file a0@example.com a10000@example.com a10001@example.com"; got != want {
+		t.Errorf("%.200q", got)
 	}
 }
 

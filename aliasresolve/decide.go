@@ -32,6 +32,9 @@ const (
 	InAccountsFile
 	// ShownByAnother: another mailbox shows it as well.
 	ShownByAnother
+	// AnothersAlias: it is another account's alias already, or the administrator
+	// gave it to one.
+	AnothersAlias
 	// Subaddress: without its +detail it is this mailbox's own.
 	Subaddress
 	// NoEvidence: no header that counts in this mode shows it.
@@ -44,7 +47,7 @@ const (
 )
 
 var reasonNames = []string{"not in own domains", "mailing list", "somebody's login", "another's in the accounts file",
-	"shown by another mailbox as well", "subaddress", "no evidence", "below minimum", "outranked"}
+	"shown by another mailbox as well", "another account's alias", "subaddress", "no evidence", "below minimum", "outranked"}
 
 func (r Reason) String() string {
 	if r < 1 || int(r) > len(reasonNames) {
@@ -105,6 +108,9 @@ type Known struct {
 	// Logins says to which account a login name belongs: every account's
 	// canonical address, and its further login names.
 	Logins map[string]string
+	// Aliases says which other account has an address as an alias that is on the
+	// target, or that the administrator gave it.
+	Aliases map[string]string
 	// Accounts is the administrator's list of the source's accounts, or nil.
 	Accounts *Accounts
 }
@@ -144,8 +150,8 @@ type Withdrawal struct {
 	Claim
 	Reason Reason `json:"reason"`
 	// By is who has it, where the reason is about others: accounts by their
-	// canonical address. For Subaddress it is the address without detail, for
-	// Outranked the one written from more often.
+	// canonical address, some of them where they are many. For Subaddress it is
+	// the address without detail, for Outranked the one written from more often.
 	By []string `json:"by,omitempty"`
 }
 
@@ -171,7 +177,7 @@ func Decide(m Mailbox, r Rules, k Known) Decision {
 	if normal, ok := Normalise(m.Login); ok {
 		j.address = normal
 	}
-	j.mine = k.Accounts.Owners(j.address)
+	j.mine = k.Accounts.of(j.address)
 	if r.Mode == Standard {
 		j.counted = From
 	}
@@ -203,7 +209,7 @@ type judge struct {
 	known   Known
 	address string   // the login in normal form
 	counted Headers  // those that lead to a claim in this mode
-	mine    []string // the login's accounts in the administrator's list
+	mine    []string // the login's account in the administrator's list, if it is there
 }
 
 // sum adds up what each address was shown in, most messages that count first.
@@ -281,6 +287,9 @@ func (j judge) others(address string) (Reason, []string) {
 	if by := without(j.known.Shown[address], j.mailbox.Login); len(by) > 0 {
 		return ShownByAnother, by
 	}
+	if owner := j.known.Aliases[address]; owner != "" && owner != j.mailbox.Login {
+		return AnothersAlias, []string{owner}
+	}
 	return 0, nil
 }
 
@@ -303,7 +312,11 @@ func (j judge) outranked(all, claims []Claim, c Claim) (Reason, []string) {
 	return 0, nil
 }
 
-// without gives the names that are not among some, sorted.
+// maxNames is how many others are named: info@ may be on everybody's line.
+const maxNames = 3
+
+// without gives the names that are not among some, sorted and each once, and of
+// many the first ones.
 func without(names []string, some ...string) []string {
 	var left []string
 	for _, name := range names {
@@ -312,5 +325,6 @@ func without(names []string, some ...string) []string {
 		}
 	}
 	slices.Sort(left)
-	return left
+	left = slices.Compact(left)
+	return left[:min(len(left), maxNames)]
 }

@@ -48,6 +48,7 @@ func TestDecide(t *testing.T) {
 		Accounts: accounts,
 		Logins:   map[string]string{"anna@example.com": "anna@example.com", "rossi@example.com": "anna@example.com", "dora@example.com": "dora@example.com"},
 		Shown:    Shown{"both@example.com": {"emil@example.com", "anna@example.com", "bert@example.com"}, "x@example.com": {"anna@example.com"}},
+		Aliases:  map[string]string{"given@example.com": "emil@example.com", "mine@example.com": "anna@example.com", "both@example.com": "emil@example.com"},
 	}
 	for _, test := range []struct {
 		name  string
@@ -64,6 +65,8 @@ func TestDecide(t *testing.T) {
 			"x@example.com 3\nx@example.net: not in own domains\nl@example.com: mailing list\nbert@example.com: another's in the accounts file bert@example.com\ndora@example.com: somebody's login dora@example.com\n" +
 				"b2@example.com: another's in the accounts file bert@example.com\nfive@example.com: another's in the accounts file bert@example.com carla@example.com\nboth@example.com: shown by another mailbox as well bert@example.com emil@example.com\n" +
 				"anna+x@example.com: subaddress anna@example.com\nfew@example.com: below minimum\nf@example.com: no evidence\nto@example.com: no evidence"},
+		{"another's aliases", Rules{Mode: Extended}, []string{"given@example.com Received 9", "given+x@example.com Received 8", "mine@example.com Received 7"},
+			"mine@example.com 7\ngiven@example.com: another account's alias emil@example.com\ngiven+x@example.com: another account's alias emil@example.com"},
 		{"own names", Rules{Mode: Extended}, []string{"a2@example.com Received 3", "rossi@example.com Received 3"}, "a2@example.com 3\nrossi@example.com 3"},
 		{"subaddresses", Rules{Mode: Extended}, []string{"a2+x@example.com Received 9", "rossi+x@example.com Received 8", "x@example.com Received 7", "x+y+z@example.com Received 6", "bert+x@example.com Received 5", "dora+x@example.com Received 4", "both+x@example.com Received 3", "u+v@example.com Received 3", "+v@example.com Received 3"},
 			"x@example.com 7\n+v@example.com 3\nu+v@example.com 3\na2+x@example.com: subaddress a2@example.com\nrossi+x@example.com: subaddress rossi@example.com\nx+y+z@example.com: subaddress x@example.com\nbert+x@example.com: another's in the accounts file bert@example.com\ndora+x@example.com: somebody's login dora@example.com\nboth+x@example.com: shown by another mailbox as well bert@example.com emil@example.com"},
@@ -130,6 +133,26 @@ func TestDecideBeyondASCII(t *testing.T) {
 	}
 	if got := Summary(m.Login, d.Claims); got != "Available Aliases: x - 5 x" {
 		t.Error(got)
+	}
+}
+
+// A login that stands on the lines of other accounts as well, as info@ does, has
+// no share in what else is theirs.
+func TestDecideForASharedLogin(t *testing.T) {
+	m := Mailbox{"info@example.com", counts(t, "b2@example.com Delivered-To 9", "carla@example.com Delivered-To 8", "x@example.com Delivered-To 7")}
+	for list, proposed := range map[string]bool{
+		"bert@example.com b2@example.com info@example.com\ncarla@example.com info@example.com":                   true,
+		"bert@example.com b2@example.com info@example.com\ncarla@example.com info@example.com\ninfo@example.com": false,
+	} {
+		accounts, err := ReadAccounts(strings.NewReader(list))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := Decide(m, Rules{Mode: Extended, Domains: own, Minimum: 3}, Known{Accounts: accounts})
+		want := "x@example.com 7\nb2@example.com: another's in the accounts file bert@example.com\ncarla@example.com: another's in the accounts file carla@example.com"
+		if got := tell(d); got != want || d.Claims[0].Proposed != proposed {
+			t.Errorf("%q: got\n%s\n%+v", list, got, d.Claims)
+		}
 	}
 }
 

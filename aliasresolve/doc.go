@@ -33,10 +33,10 @@
 // # What is never claimed
 //
 // Whatever is a mailing list, somebody's login, another's in the
-// administrator's list of accounts, or shown by another mailbox as well; each
-// with its [Reason]. Between two mailboxes this is symmetric: an address that
-// both show is withdrawn from both, however often each shows it. Without the
-// list of accounts nothing is more than proposed.
+// administrator's list of accounts, shown by another mailbox as well, or another
+// account's alias; each with its [Reason]. Between two mailboxes this is
+// symmetric: an address that both show is withdrawn from both, however often
+// each shows it. Without the list of accounts nothing is more than proposed.
 //
 // # Addresses
 //

@@ -17,9 +17,6 @@ import (
 // carryOutAliases does on the target what was decided of the account's aliases.
 // One that cannot be added keeps nobody from his mail.
 func (j *job) carryOutAliases(ctx context.Context) error {
-	if !j.mayChangeAliases() {
-		return nil
-	}
 	if err := j.removeAliases(ctx); err != nil {
 		return err
 	}
@@ -35,6 +32,9 @@ func (j *job) mayChangeAliases() bool {
 // committed before it is added, so that it is taken away if it turns out to be
 // another's.
 func (j *job) createAliases(ctx context.Context) error {
+	if !j.mayChangeAliases() || j.claim.Account.State == store.Excluded {
+		return nil
+	}
 	aliases, err := j.claim.AliasesToCreate(ctx)
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func (j *job) createAliases(ctx context.Context) error {
 // removeAliases takes those away again that turned out not to be the account's.
 // What cannot be taken away now is tried again at each look at the account.
 func (j *job) removeAliases(ctx context.Context) error {
-	aliases, err := j.claim.AliasesToRemove(ctx)
+	aliases, err := j.aliasesToRemove(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (j *job) removeAliases(ctx context.Context) error {
 			continue
 		}
 		j.m.step(stepAliasRemoved)
-		if err := j.claim.NoteAliasRemoved(ctx, a.Address); err != nil {
+		if err := j.claim.NoteAliasRemoved(ctx, a.Address, whyRemoved(a)); err != nil {
 			return err
 		}
 		j.event(ctx, fmt.Sprintf("'%s': alias %s removed on the target", j.address, a.Address))
@@ -100,11 +100,20 @@ func (j *job) removeAliases(ctx context.Context) error {
 
 // stuck begins what is added to the reason of an alias that could not be taken
 // away.
-const stuck = "; still on the target: "
+const stuck = "still on the target: "
+
+// whyRemoved is the reason of an alias without what kept it on the target.
+func whyRemoved(a store.Alias) string {
+	reason, _, _ := strings.Cut(a.Reason, stuck)
+	return strings.TrimSuffix(reason, "; ")
+}
 
 // noteStuck says that an alias could not be taken away; the same again is no news.
 func (j *job) noteStuck(ctx context.Context, a store.Alias, cause error) error {
-	reason, _, _ := strings.Cut(a.Reason, stuck)
+	reason := whyRemoved(a)
+	if reason != "" { // one that was rejected has none
+		reason += "; "
+	}
 	if reason += stuck + strings.TrimSpace(cause.Error()); reason == a.Reason {
 		return nil
 	}
@@ -127,20 +136,44 @@ func (j *job) reclaimName(ctx context.Context) error {
 	return err
 }
 
-// afterFinish does what is left to do about the aliases of an account that is
-// finished.
-func (j *job) afterFinish(ctx context.Context) error {
+// aliasesToRemove lists what is to be taken away on the target and can be.
+func (j *job) aliasesToRemove(ctx context.Context) ([]store.Alias, error) {
+	if !j.mayChangeAliases() {
+		return nil, nil
+	}
+	return j.claim.AliasesToRemove(ctx)
+}
+
+// aliasesAlone reports whether nothing but aliases is left to see to: the account
+// is finished, or does not move, or the source of its domain is not asked any more.
+func (j *job) aliasesAlone(ctx context.Context) (bool, error) {
+	switch j.claim.Account.State {
+	case store.Finished, store.Excluded:
+		return true, nil
+	case store.Active:
+		d, err := j.m.o.Store.DomainState(ctx, j.id.Domain)
+		return d.Finished, err
+	}
+	return false, nil
+}
+
+// afterMove does what is left to do about the aliases of an account for which
+// nothing else is. Its source is not asked.
+func (j *job) afterMove(ctx context.Context) error {
+	if j.claim.Account.Moved() {
+		if err := j.decideAliases(ctx); err != nil {
+			return err
+		}
+	}
 	if err := j.carryOutAliases(ctx); err != nil {
 		return err
 	}
-	if j.mayChangeAliases() {
-		left, err := j.claim.AliasesToRemove(ctx)
-		if err != nil {
-			return err
-		}
-		if len(left) > 0 {
-			return again(errorProvision, fmt.Errorf("the alias %s could not be removed on the target: look at provision, or remove it there by hand", left[0].Address))
-		}
+	left, err := j.aliasesToRemove(ctx)
+	if err != nil {
+		return err
 	}
-	return j.claim.Release(ctx, store.Finished, "", time.Time{}, false)
+	if len(left) > 0 {
+		return again(errorProvision, fmt.Errorf("the alias %s could not be removed on the target: look at provision, or remove it there by hand", left[0].Address))
+	}
+	return j.claim.Release(ctx, j.claim.Account.State, "", time.Time{}, false)
 }

@@ -72,7 +72,8 @@ func isSent(f store.Folder) bool {
 }
 
 // decideAliases decides which of the addresses that the account's mail shows are
-// its own. It does so when all mail was copied, and again when more has come.
+// its own. It does so when all mail was copied, and again when more has come, here or
+// in another mailbox that shows one of them.
 func (j *job) decideAliases(ctx context.Context) error {
 	if j.aliases == nil {
 		return nil
@@ -89,7 +90,7 @@ func (j *job) decideAliases(ctx context.Context) error {
 		return err
 	}
 	j.m.step(stepAliasesDecided)
-	moved := j.claim.Account.State == store.Active
+	moved := j.claim.Account.Moved()
 	claims := slices.ContainsFunc(changed, func(a store.Alias) bool { return a.State != store.AliasWithdrawn })
 	if !moved || claims {
 		text := aliasresolve.Summary(j.address, found.Claims)
@@ -141,7 +142,7 @@ func (j *job) rule(e *store.AliasEvidence) (d aliasresolve.Decision, r store.Ali
 
 // known asks what is known of addresses by others.
 func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasresolve.Known, error) {
-	k := aliasresolve.Known{Shown: aliasresolve.Shown{}, Logins: map[string]string{}, Accounts: j.aliases.Accounts}
+	k := aliasresolve.Known{Shown: aliasresolve.Shown{}, Logins: map[string]string{}, Aliases: map[string]string{}, Accounts: j.aliases.Accounts}
 	counts := func(headers string) bool {
 		var h aliasresolve.Headers
 		return h.UnmarshalText([]byte(headers)) != nil || j.aliases.Rules.Shows(h)
@@ -151,7 +152,7 @@ func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasres
 			continue
 		}
 		for _, name := range slices.Compact([]string{address, aliasresolve.Base(address)}) {
-			account, err := e.AccountOf(j.m.canonical(name))
+			account, err := e.AccountOf(name, j.m.canonical(name))
 			if err != nil {
 				return k, err
 			}
@@ -159,6 +160,9 @@ func (j *job) known(e *store.AliasEvidence, addresses map[string]bool) (aliasres
 				k.Logins[name] = account
 			}
 			if k.Shown[name], err = e.ShownBy(name, counts); err != nil {
+				return k, err
+			}
+			if k.Aliases[name], err = e.AliasOf(name); err != nil {
 				return k, err
 			}
 		}
@@ -185,11 +189,13 @@ func (j *job) rulings(d aliasresolve.Decision, aliases []store.Alias) (all []sto
 	written := func(is func(store.Alias) bool) int {
 		return slices.IndexFunc(aliases, func(a store.Alias) bool { return a.Origin == store.AliasFound && is(a) })
 	}
+	kept := func(a store.Alias) bool { // of those that were approved before
+		return (a.State == store.AliasApproved || a.State == store.AliasCreated) &&
+			!slices.ContainsFunc(d.Withdrawn, func(w aliasresolve.Withdrawal) bool { return w.Address == a.Address && aboutOthers(w.Reason) })
+	}
 	for _, c := range d.Claims {
 		r := store.AliasRuling{State: store.AliasApproved}
-		other := written(func(a store.Alias) bool {
-			return a.Address != c.Address && (a.State == store.AliasApproved || a.State == store.AliasCreated)
-		})
+		other := written(func(a store.Alias) bool { return a.Address != c.Address && kept(a) })
 		switch {
 		case j.aliases.Rules.Mode == aliasresolve.Standard && other >= 0: // one is what it takes
 			r.State, r.Reason = store.AliasWithdrawn, reasonText(aliasresolve.Outranked, []string{aliases[other].Address})
@@ -224,7 +230,8 @@ func reasonText(r aliasresolve.Reason, by []string) string {
 // somebody else's.
 func aboutOthers(r aliasresolve.Reason) bool {
 	switch r {
-	case aliasresolve.MailingList, aliasresolve.SomebodysLogin, aliasresolve.InAccountsFile, aliasresolve.ShownByAnother:
+	case aliasresolve.MailingList, aliasresolve.SomebodysLogin, aliasresolve.InAccountsFile, aliasresolve.ShownByAnother,
+		aliasresolve.AnothersAlias:
 		return true
 	}
 	return false

@@ -151,8 +151,14 @@ func TestAliasIsApproved(t *testing.T) {
 	if _, err := b.store.RejectAlias(t.Context(), rossi, "anna@example.com"); err != nil {
 		t.Fatal(err)
 	}
+	driver.stuck = errors.New("not now")
+	b.untilAlias(t, discover(t, b.options(t), ""), rossi, func(a store.Alias) bool { return a.Reason == "still on the target: not now" })
+	driver.stuck = nil
+	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
 	b.untilAlias(t, discover(t, b.options(t), ""), rossi, func(a store.Alias) bool { return !a.There })
-	if a, _ := b.alias(t, rossi); driver.there[rossi] || a.State != store.AliasRejected {
+	if a, _ := b.alias(t, rossi); driver.there[rossi] || a.State != store.AliasRejected || a.Reason != "" {
 		t.Errorf("%+v, %v", a, driver.calls)
 	}
 	// More mail for it does not bring it back.
@@ -261,12 +267,40 @@ func TestAliasIsWithdrawn(t *testing.T) {
 			}
 			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
 			a, _ := b.alias(t, rossi)
-			if a.State != store.AliasWithdrawn || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
+			if a.State != store.AliasWithdrawn || a.Reason != "shown by another mailbox as well: bert@example.com" || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
 				t.Errorf("%+v, %v", a, driver.calls)
 			}
 			b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool {
 				return a.State == state && (state == store.Active || a.Due.IsZero() && a.Reason == "")
 			})
+		})
+	}
+}
+
+// An address that a second mailbox shows is withdrawn also where the account of that
+// one never gets so far that it is decided.
+func TestAliasThatAStoppedMailboxShows(t *testing.T) {
+	for _, state := range []store.State{store.Active, store.Finished} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			_, _, driver, b := fakes(t, alsoRossi)
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+			b.begin(t, store.NewAccount{Identity: identity("bert")})
+			bert := b.claimed(t)
+			if state == store.Finished {
+				b.complete(t, store.CompleteWhole, false)
+				b.run(t, discover(t, b.options(t), bothAccounts), "anna", store.Finished)
+			}
+			showIn(t, bert, "INBOX", rossi, 2)
+			if err := bert.Release(t.Context(), store.Waiting, "full", time.Time{}, true); err != nil {
+				t.Fatal(err)
+			}
+			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return a.State == store.AliasWithdrawn && !a.There })
+			a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return !a.Due.Before(time.Now()) || a.Due.IsZero() })
+			if a.State != state || driver.there[rossi] || !b.hasEvent(t, "alias a.rossi@example.com withdrawn: shown by another mailbox as well: bert@example.com") {
+				t.Errorf("%+v, %v", a, driver.calls)
+			}
 		})
 	}
 }
@@ -285,36 +319,41 @@ func TestAliasOfAnotherMailbox(t *testing.T) {
 }
 
 // Somebody whose address was taken for an alias gets it back before his own
-// account is made.
+// account is made, or given its password.
 func TestNameIsReclaimed(t *testing.T) {
-	source, target, driver, b := fakes(t, func(f *fakeServer) {
-		twoFolders(f)
-		for i := range 3 {
-			f.box("Work").add(delivered("bert@example.com", i))
-		}
-	})
-	b.anna(t)
-	b.run(t, discover(t, b.options(t), "anna@example.com"), "anna", rest...)
-	if !driver.there["bert@example.com"] {
-		t.Fatal(driver.calls)
-	}
-	source.with(func() { source.box("INBOX").mails[0].body = message(9000, "bert's own") }) // or it were one mailbox
-	target.with(func() {
-		target.exists, target.boxes = false, nil
-		target.box("INBOX")
-	})
-	b.begin(t, store.NewAccount{Identity: identity("bert"), Password: config.NewSecret(secret)})
-	o := discover(t, b.options(t), "anna@example.com")
-	o.Step = func(name string) {
-		if name == "provision.lookup" && driver.there["bert@example.com"] {
-			t.Error("asked while it was an alias")
-		}
-	}
-	if a := b.run(t, o, "bert", rest...); a.State != store.Active {
-		t.Fatal(a.State, a.Reason)
-	}
-	if a, _ := b.alias(t, "bert@example.com"); a.State != store.AliasWithdrawn || a.There {
-		t.Errorf("%+v", a)
+	for _, mode := range []config.Mode{config.ModeAccounts, config.ModePasswords} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			source, target, driver, b := fakes(t, func(f *fakeServer) {
+				twoFolders(f)
+				for i := range 3 {
+					f.box("Work").add(delivered("bert@example.com", i))
+				}
+			})
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), "anna@example.com"), "anna", rest...)
+			if !driver.there["bert@example.com"] {
+				t.Fatal(driver.calls)
+			}
+			source.with(func() { source.box("INBOX").mails[0].body = message(9000, "bert's own") }) // or it were one mailbox
+			target.with(func() {
+				target.exists, target.boxes = false, nil
+				target.box("INBOX")
+			})
+			b.begin(t, store.NewAccount{Identity: identity("bert"), Password: config.NewSecret(secret), Mode: mode})
+			o := discover(t, b.options(t), "anna@example.com")
+			o.Step = func(name string) {
+				if name == "provision.lookup" && driver.there["bert@example.com"] {
+					t.Error("asked while it was an alias")
+				}
+			}
+			if a := b.run(t, o, "bert", rest...); !a.Moved() {
+				t.Fatal(a.State, a.Reason)
+			}
+			if a, _ := b.alias(t, "bert@example.com"); a.State != store.AliasWithdrawn || a.There {
+				t.Errorf("%+v", a)
+			}
+		})
 	}
 }
 
@@ -473,5 +512,181 @@ func TestAliasIsAnothersLoginName(t *testing.T) {
 	}
 	if a, _ := b.alias(t, rossi); a.State != store.AliasWithdrawn || added(driver) != 0 {
 		t.Errorf("%+v, %v", a, driver.calls)
+	}
+}
+
+// What the administrator gave to one account is not claimed for another in whose
+// mail it stands, although the one shows nothing yet.
+func TestAliasThatWasGivenToAnother(t *testing.T) {
+	_, _, driver, b := fakes(t, alsoRossi)
+	if _, _, err := b.store.Migrate(t.Context(), store.NewAccount{Identity: identity("bert"), Mode: config.ModeAccounts, Aliases: []string{rossi}}); err != nil {
+		t.Fatal(err)
+	}
+	b.claimed(t)
+	b.anna(t)
+	if a := b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	if a, _ := b.alias(t, rossi); a.State != store.AliasWithdrawn || a.Reason != "another account's alias: bert@example.com" || added(driver) != 0 {
+		t.Errorf("%+v, %v", a, driver.calls)
+	}
+}
+
+// hasRossi makes anna's account one that was created, with an alias that was found
+// and is on the target.
+func (b *bench) hasRossi(t testing.TB, driver *fakeDriver) *store.Claim {
+	t.Helper()
+	b.anna(t)
+	c := b.claimed(t)
+	found := func(*store.AliasEvidence) (store.AliasRulings, error) {
+		return store.AliasRulings{Aliases: []store.AliasRuling{{Address: rossi, State: store.AliasApproved}}}, nil
+	}
+	_, err := c.DecideAliases(t.Context(), "x", found)
+	begun, beginErr := c.BeginAlias(t.Context(), rossi)
+	if err := errors.Join(err, beginErr, c.SetOrigin(t.Context(), store.OriginCreated), c.NoteAlias(t.Context(), rossi, store.AliasCreated, "")); err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	driver.there = map[string]bool{rossi: true}
+	return c
+}
+
+// What turns out to be another's is taken away from an account that has stopped
+// as well, and from one that does not move, however often that fails at first.
+func TestAliasOfAStoppedAccountIsWithdrawn(t *testing.T) {
+	for _, state := range []store.State{store.Waiting, store.Failed, store.Excluded} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			source, _, driver, b := fakes(t, twoFolders)
+			source.password = "another" // so that the account gets no further
+			c := b.hasRossi(t, driver)
+			var err error
+			if state == store.Excluded {
+				_, err = b.store.Exclude(t.Context(), identity("anna"))
+			} else {
+				err = c.Release(t.Context(), state, "x", time.Time{}, true)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			driver.stuck = errors.New("not now")
+			b.bertShows(t, rossi)
+			o := discover(t, b.options(t), bothAccounts)
+			b.until(t, o, "anna", func(a store.Account) bool {
+				l, _ := b.alias(t, rossi)
+				return strings.Contains(l.Reason, "not now") && a.Attempts > 1 && !a.Due.IsZero()
+			})
+			driver.stuck = nil
+			b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
+			a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return a.Due.IsZero() })
+			if excluded := state == store.Excluded; driver.there[rossi] || excluded != (a.State == store.Excluded) || excluded == source.wasAsked() {
+				t.Errorf("%s: %s, %v", a.State, a.Reason, driver.calls)
+			}
+		})
+	}
+}
+
+// wasAsked reports whether anybody has come to the server.
+func (f *fakeServer) wasAsked() bool { return len(f.lines()) > 0 }
+
+// The aliases of an account that lives on the target are seen to also where its
+// domain was finished by force, without the source.
+func TestAliasInAFinishedDomain(t *testing.T) {
+	source, _, driver, b := fakes(t, alsoRossi)
+	b.anna(t)
+	b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+	b.complete(t, store.CompleteForced, false)
+	for range 3 { // the last pass is given up
+		if err := b.claimed(t).Release(t.Context(), store.Active, "x", time.Now(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.store.SettleCompletion(t.Context(), domain); err != nil {
+		t.Fatal(err)
+	}
+	source.lines()
+	if _, err := b.store.RejectAlias(t.Context(), rossi, "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.untilAlias(t, discover(t, b.options(t), bothAccounts), rossi, func(a store.Alias) bool { return !a.There })
+	a := b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(a store.Account) bool { return a.Due.IsZero() })
+	if d, err := b.store.DomainState(t.Context(), domain); err != nil || !d.Finished || a.State != store.Active || driver.there[rossi] || source.wasAsked() {
+		t.Errorf("%+v, %+v, %v, %v", a, d, err, driver.calls)
+	}
+}
+
+// One address is what Standard takes: one that turns out to be another's makes room
+// for the next.
+func TestStandardTakesTheNext(t *testing.T) {
+	const next = "rossi@example.com"
+	sent := func(f *fakeServer, from string, n int) {
+		for i := range n {
+			f.box("Sent").add(fakeMail{date: "14-Mar-2019 05:06:07 +0100", body: fmt.Sprintf("From: %s\r\nTo: carl@example.com\r\nSubject: %d\r\n\r\ntext\r\n", from, f.box("Sent").next+uint32(i))})
+		}
+	}
+	source, _, driver, b := fakes(t, func(f *fakeServer) {
+		twoFolders(f)
+		sent(f, rossi, 5)
+		sent(f, next, 3)
+	})
+	options := func() migrator.Options {
+		o := discover(t, b.options(t), bothAccounts)
+		o.Aliases[domain].Rules.Mode = aliasresolve.Standard
+		return o
+	}
+	b.anna(t)
+	b.run(t, options(), "anna", rest...)
+	if a, _ := b.alias(t, rossi); a.State != store.AliasCreated {
+		t.Fatalf("%+v", a)
+	}
+	b.begin(t, store.NewAccount{Identity: identity("bert")})
+	c := b.claimed(t)
+	showIn(t, c, "INBOX", rossi, 1) // what comes of it is for anna's next look to find
+	if err := c.Release(t.Context(), store.Waiting, "", time.Time{}, false); err != nil {
+		t.Fatal(err)
+	}
+	source.with(func() { sent(source, next, 1) })
+	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.untilAlias(t, options(), rossi, func(a store.Alias) bool { return a.State == store.AliasWithdrawn && !a.There })
+	if a, n := b.alias(t, next); a.State != store.AliasCreated && a.State != store.AliasApproved || n != 4 {
+		t.Errorf("%+v, %d messages, %v", a, n, driver.calls)
+	}
+}
+
+// Where the target lets anna in under her alias, that is no login of somebody else's.
+// An account that was there before is.
+func TestAliasThatOpensTheTarget(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("before %t", before), func(t *testing.T) {
+			t.Parallel()
+			source, _, _, b := fakes(t, alsoRossi)
+			logIn := func() {
+				if _, err := b.store.Note(t.Context(), identity("a.rossi"), store.Native); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if before {
+				logIn()
+			}
+			b.anna(t)
+			b.run(t, discover(t, b.options(t), bothAccounts), "anna", rest...)
+			logIn()
+			source.with(func() { source.box("Work").add(delivered(rossi, 9)) })
+			if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+				t.Fatal(err)
+			}
+			b.until(t, discover(t, b.options(t), bothAccounts), "anna", func(store.Account) bool {
+				_, n := b.alias(t, rossi)
+				return n == 4
+			})
+			want := store.AliasCreated
+			if before {
+				want = store.AliasWithdrawn
+			}
+			if a, _ := b.alias(t, rossi); a.State != want {
+				t.Errorf("%+v", a)
+			}
+		})
 	}
 }

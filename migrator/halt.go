@@ -49,6 +49,7 @@ func (j *job) putDown(ctx context.Context, err error) {
 	defer cancel()
 	// What was settled has begun the count of attempts anew.
 	if errors.Is(err, store.ErrFenced) || errors.Is(j.claim.Refresh(ctx), store.ErrFenced) {
+		j.m.memory.unask(j.claim.Account.ID)
 		j.log.Info("another worker or the administrator has this account now")
 		return
 	}
@@ -76,6 +77,11 @@ func (j *job) putDown(ctx context.Context, err error) {
 	if r, ok := errors.AsType[*rest](err); ok {
 		due, failed = time.Now().Add(r.pause), r.asked
 	}
+	if due.IsZero() {
+		if left, err := j.aliasesToRemove(ctx); err != nil || len(left) > 0 {
+			due = time.Now().Add(j.m.pause(a.Attempts)) // another's address is not to stay there
+		}
+	}
 	j.m.metrics.errors.WithLabelValues(h.reason).Inc()
 	text := h.err.Error()
 	j.log.Warn("the move has stopped for now", zap.String("state", string(to)), zap.Error(h.err), zap.Time("due", due))
@@ -87,6 +93,9 @@ func (j *job) putDown(ctx context.Context, err error) {
 
 func (j *job) release(ctx context.Context, to store.State, reason string, due time.Time, failed bool) {
 	err := j.claim.Release(ctx, to, reason, due, failed)
+	if err != nil {
+		j.m.memory.unask(j.claim.Account.ID)
+	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
 		// The lease runs out, and the account is taken up again.
 		j.log.Error("the account could not be put down", zap.Error(err))

@@ -98,8 +98,10 @@ func (j *job) run(ctx context.Context) error {
 	if j.stop.Err() != nil {
 		return errStopped
 	}
-	if j.claim.Account.State == store.Finished {
-		return j.afterFinish(ctx)
+	if alone, err := j.aliasesAlone(ctx); err != nil {
+		return err
+	} else if alone {
+		return j.afterMove(ctx)
 	}
 	if a := j.claim.Account; a.Reason == "" && a.State != store.Active { // with one, it goes on with what it had begun
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
@@ -113,7 +115,12 @@ func (j *job) run(ctx context.Context) error {
 		}
 		return j.catchUp(ctx)
 	}
-	// First the source: nothing is created for somebody whom it does not let in.
+	// What turned out to be another's goes first: its owner may be waiting for it,
+	// while this account does not get on.
+	if err := j.removeAliases(ctx); err != nil {
+		return err
+	}
+	// Then the source: nothing is created for somebody whom it does not let in.
 	if err := j.connectSource(ctx); err != nil {
 		return err
 	}

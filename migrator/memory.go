@@ -94,6 +94,18 @@ func (m *memory) isOwn(a store.Account) bool {
 	return q.answered
 }
 
+// unask forgets what the administrator was to be asked: the account could not be
+// put down with the question, so that its lack of a reason is no answer.
+func (m *memory) unask(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.asked, account)
+	delete(m.told, account)
+	if !m.own[account].answered {
+		delete(m.own, account)
+	}
+}
+
 func (m *memory) forget(account int64) {
 	m.source.forget(account)
 	m.target.forget(account)

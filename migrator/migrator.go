@@ -168,7 +168,7 @@ func (m *Migrator) watch(ctx context.Context) {
 				return // the store was closed
 			}
 			switch c.State {
-			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active, store.Finished:
+			case store.Provisioning, store.Copying, store.Waiting, store.Failed, store.Active, store.Finished, store.Excluded:
 			default:
 				continue
 			}

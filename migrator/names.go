@@ -15,6 +15,7 @@ import (
 
 	"migproxy/config"
 	"migproxy/migrator/imapwire"
+	"migproxy/migrator/pop3wire"
 	"migproxy/store"
 	"migproxy/upstream"
 )
@@ -25,6 +26,8 @@ const (
 	// The first markWindow UIDs are listed to find them, markGrowth times as many
 	// when they are not among those, and all instead of markAll.
 	markWindow, markGrowth, markAll = 1 << 10, 1 << 4, 1 << 30
+	// sameTries is how often a mailbox is held against the one that it seems to be.
+	sameTries = 3
 	// markHeader bounds what is looked at of a message's header, in octets.
 	markHeader = 32 << 10
 )
@@ -43,7 +46,7 @@ func (j *job) oneOfItsNames(ctx context.Context) error {
 	if a.Origin != store.OriginUnknown || a.Mode != config.ModeAccounts || j.m.memory.isOwn(a) {
 		return nil
 	}
-	mark, delivered, err := j.mark(ctx)
+	mark, opened, delivered, err := j.mark(ctx)
 	if mark == nil || err != nil {
 		return err
 	}
@@ -68,6 +71,9 @@ func (j *job) oneOfItsNames(ctx context.Context) error {
 	}
 	if !opens {
 		return j.askWhose(owner, "its mailbox seems to be that of %s, which this password does not open")
+	}
+	if err := j.isTheSame(ctx, owner, opened); err != nil {
+		return err
 	}
 	j.m.step(stepNameBefore)
 	if err := j.claim.BecomeAlias(ctx, owner.ID); errors.Is(err, store.ErrChanged) {
@@ -97,23 +103,24 @@ func (j *job) askWhose(owner store.Account, what string) error {
 		address, address, j.address, j.address)}
 }
 
-// mark reads what the mailbox is recognised by; nil is nothing. delivered says
-// that one of the messages came by mail: no other mailbox was given the like.
-func (j *job) mark(ctx context.Context) (mark *store.Mark, delivered bool, err error) {
-	opened, err := j.source.Examine(ctx, popInbox)
+// mark reads what the mailbox is recognised by, in the state in which it was opened;
+// nil is nothing. delivered says that one of the messages came by mail: no other
+// mailbox was given the like.
+func (j *job) mark(ctx context.Context) (mark *store.Mark, opened imapwire.Selected, delivered bool, err error) {
+	opened, err = j.source.Examine(ctx, popInbox)
 	if err != nil {
-		return nil, false, again(errorSource, fmt.Errorf("the source's folder %s: %w", popInbox, err))
+		return nil, opened, false, again(errorSource, fmt.Errorf("the source's folder %s: %w", popInbox, err))
 	}
 	mark = &store.Mark{UIDLs: !wired(j.source), UIDValidity: max(1, opened.UIDValidity), UIDNext: opened.UIDNext}
 	if opened.Exists == 0 {
 		if mark.UIDLs {
-			return nil, false, nil // all empty maildrops are alike
+			return nil, opened, false, nil // all empty maildrops are alike
 		}
-		return mark, false, nil
+		return mark, opened, false, nil
 	}
 	uids, err := j.lowest(ctx, int(min(opened.Exists, markMessages)))
 	if err != nil {
-		return nil, false, err
+		return nil, opened, false, err
 	}
 	inbox := &folder{Folder: store.Folder{Source: popInbox, SourceUIDValidity: mark.UIDValidity}}
 	sum := newDigester()
@@ -130,10 +137,10 @@ func (j *job) mark(ctx context.Context) (mark *store.Mark, delivered bool, err e
 		return err
 	})
 	if err != nil || len(mark.Messages) == 0 { // it lists them and does not give them
-		return nil, false, err
+		return nil, opened, false, err
 	}
 	slices.SortFunc(mark.Messages, func(a, b store.MarkMessage) int { return cmp.Compare(a.UID, b.UID) })
-	return mark, delivered, nil
+	return mark, opened, delivered, nil
 }
 
 // hasReceived reports whether a header shows that its message came by mail
@@ -193,6 +200,49 @@ func (j *job) passwordOpens(ctx context.Context, owner store.Account) (bool, err
 		return false, nil
 	}
 	return false, again(errorName, fmt.Errorf("its mailbox seems to be that of %s, and the %s cannot be asked whether this password opens that account: %w", owner.Identity.Address(), which, err))
+}
+
+// isTheSame makes sure that the INBOX of another account on the source is in the
+// state in which this one's was opened, so that the two are one mailbox, and not a
+// copy of it that began with the same messages. Otherwise the error says what then.
+func (j *job) isTheSame(ctx context.Context, owner store.Account, opened imapwire.Selected) error {
+	server, err := j.sourceServer()
+	if err != nil {
+		return err
+	}
+	session, err := j.session(ctx, server, upstream.Credentials{Identity: owner.Identity, Password: j.sourceCreds.Password})
+	switch outcome(err) {
+	case upstream.Accepted:
+	case upstream.Miss, upstream.Refused:
+		return j.askWhose(owner, "its mailbox seems to be that of %s, which this password does not open on the source")
+	default:
+		return again(errorName, fmt.Errorf("its mailbox seems to be that of %s, and the source cannot be asked whether it is: %w", owner.Identity.Address(), err))
+	}
+	is, err := j.inboxOf(ctx, session)
+	switch {
+	case err != nil:
+		return again(errorName, fmt.Errorf("its mailbox seems to be that of %s, which cannot be looked at on the source: %w", owner.Identity.Address(), err))
+	case is.Exists == opened.Exists && (session.Protocol == config.POP3 || is.UIDNext == opened.UIDNext && is.UIDValidity == opened.UIDValidity):
+		return nil
+	case j.claim.Account.Attempts < sameTries: // mail may have come in between
+		return again(errorName, fmt.Errorf("its mailbox seems to be that of %s, which shows something else by now: it is looked at again", owner.Identity.Address()))
+	}
+	return j.askWhose(owner, "its mailbox begins with the same messages as that of %s, and goes on with others, as a copy of it would")
+}
+
+// inboxOf opens the INBOX of a session, which ends with that. Over POP3 it has the
+// number of messages alone: UIDs are each account's own there.
+func (j *job) inboxOf(ctx context.Context, session *upstream.Session) (is imapwire.Selected, err error) {
+	if session.Protocol != config.POP3 {
+		c := j.wire(session)
+		is, err = c.Examine(ctx, popInbox)
+		_ = c.Logout(ctx) // the answer is known already
+		return is, err
+	}
+	c := pop3wire.New(session, pop3wire.Options{Timeout: j.m.ioTimeout})
+	err = c.List(ctx, func(int, int64) error { is.Exists++; return nil })
+	_ = c.Quit(ctx) // nothing was marked
+	return is, err
 }
 
 // answersOnTarget: the target is asked for the account's password, not the

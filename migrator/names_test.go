@@ -2,6 +2,7 @@ package migrator_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -173,6 +174,67 @@ func TestAnothersMailboxIsNotTakenForOnesOwn(t *testing.T) {
 	}
 }
 
+// A copy of a mailbox, which begins with the same messages and goes on with others,
+// is another mailbox, whatever the passwords are. One to which mail came while it
+// was looked at is not.
+func TestCopyOfAMailboxIsAnother(t *testing.T) {
+	for name, others := range map[string]int{"a copy": 99, "mail came": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, _, driver, b := fakes(t, deliveries(12))
+			b.named(t, "anna", secret)
+			b.run(t, b.options(t), "anna", store.Active)
+			user := ""
+			source.onCommand = func(name, args string) string {
+				switch {
+				case name == "AUTHENTICATE":
+					plain, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(args, "PLAIN "))
+					user = strings.Split(string(plain), "\x00")[1]
+				case name == "EXAMINE" && user == identity("anna").Address() && others > 0:
+					others--
+					return "* 13 EXISTS\r\n* OK [UIDVALIDITY 1] v\r\nOK done"
+				}
+				return ""
+			}
+			b.named(t, otherName, secret)
+			if name == "mail came" {
+				b.settle(t, b.options(t), b.one("anna", otherName))
+				return
+			}
+			a := b.run(t, b.options(t), otherName, rest...)
+			if a.State != store.Waiting || !strings.Contains(a.Reason, "goes on with others") || ensures(driver) != 1 {
+				t.Errorf("%s: %s", a.State, a.Reason)
+			}
+		})
+	}
+}
+
+// A question that did not reach the administrator, as the claim was lost before the
+// account could be put down with it, is not taken for answered.
+func TestLostQuestionIsAskedAgain(t *testing.T) {
+	source, target, driver, b := fakes(t, deliveries(3))
+	source.passwords = map[string]string{identity(otherName).Address(): "other"}
+	b.named(t, "anna", secret)
+	b.run(t, b.options(t), "anna", store.Active)
+	logins := 0
+	target.onCommand = func(name, _ string) string {
+		if name == "AUTHENTICATE" {
+			if logins++; logins == 1 { // whether the password opens anna's account
+				if err := b.store.TakeBack(context.Background(), "test"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		return ""
+	}
+	b.named(t, otherName, "other")
+	o := b.options(t)
+	o.Concurrency = 1
+	if a := b.run(t, o, otherName, rest...); a.State != store.Waiting || !strings.Contains(a.Reason, "seems to be that of anna@") || ensures(driver) != 1 || logins != 2 {
+		t.Errorf("%s: %s, %d logins", a.State, a.Reason, logins)
+	}
+}
+
 // What proves nothing goes to the administrator: an empty mailbox, and messages
 // that whoever makes mailboxes may put into each of them.
 func TestWhatProvesNothingWaits(t *testing.T) {
@@ -265,5 +327,22 @@ func TestCrashWhileANameIsRecognised(t *testing.T) {
 				t.Errorf("%d accounts were created", n)
 			}
 		})
+	}
+}
+
+// The second name of a mailbox that is also an alias of it stays one.
+func TestNameThatIsAnAliasStaysOne(t *testing.T) {
+	_, _, driver, b := fakes(t, func(f *fakeServer) {
+		deliveries(3)(f)
+		for i := range 3 {
+			f.box("Work").add(delivered(rossi, i))
+		}
+	})
+	b.named(t, "anna", secret)
+	b.run(t, discover(t, b.options(t), bothAccounts), "anna", store.Active)
+	b.named(t, otherName, secret)
+	b.settle(t, discover(t, b.options(t), bothAccounts), b.one("anna", otherName))
+	if a, _ := b.alias(t, rossi); a.State != store.AliasCreated || !driver.there[rossi] || slices.Contains(driver.calls, "remove_alias "+rossi) {
+		t.Errorf("%+v, %v", a, driver.calls)
 	}
 }

@@ -190,6 +190,9 @@ func (j *job) trySource(ctx context.Context, password config.Secret) error {
 // giveAccount creates the account with this password, or sets it on one that
 // is there, which is what the setting mode: passwords asks for.
 func (j *job) giveAccount(ctx context.Context, password config.Secret) error {
+	if err := j.reclaimName(ctx); err != nil {
+		return err
+	}
 	free, err := j.lookup(ctx)
 	if err != nil {
 		return err

@@ -158,8 +158,9 @@ func (x *tx) insertAccount(id config.Identity, state State, now time.Time) (int6
 	return rowID, err
 }
 
-// settleState ends all work on an account and puts it into a state in which
-// its password is not needed: the password is erased, a claim is fenced off. An
+// settleState ends all work on an account, but for aliases that are to be taken
+// away from the target, and puts it into a state in which its password is not
+// needed: the password is erased, a claim is fenced off. An
 // account without a row gets one, and one that has this state already is left
 // alone. Where the state may not follow: the account as it is, and ErrChanged.
 func (s *Store) settleState(ctx context.Context, id config.Identity, to State, may func(Account) bool) (a Account, err error) {
@@ -171,6 +172,9 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 			if a.ID, err = x.insertAccount(id, to, now); err != nil {
 				return err
 			}
+			if err := x.reclaimSettled(a.ID, id, to); err != nil {
+				return err
+			}
 			a, err = x.written(a.ID)
 			return err
 		case err != nil || a.State == to:
@@ -178,11 +182,15 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 		case !may(a):
 			return ErrChanged
 		}
+		if err := x.reclaimSettled(a.ID, id, to); err != nil {
+			return err
+		}
 		if err := x.erasePasswords(a.ID); err != nil {
 			return err
 		}
-		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, due = 0, woken = FALSE,
-			failing = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
+		if _, err := x.exec(`UPDATE accounts SET state = $1, reason = '', attempts = 0, woken = FALSE, failing = FALSE, flipping = '',
+			due = CASE WHEN `+aliasesToRemove+` THEN $2 ELSE 0 END,
+			owner = '', lease_until = 0, fence = fence + 1, updated_at = $2 WHERE id = $3`,
 			to, millis(now), a.ID); err != nil {
 			return err
 		}
@@ -190,6 +198,17 @@ func (s *Store) settleState(ctx context.Context, id config.Identity, to State, m
 		return err
 	})
 	return a, err
+}
+
+// reclaimSettled withdraws the name of an account that stays at the source, where it
+// is somebody's login, from others who claim it as an alias. One that begins to move
+// is first looked at, whether it is another name of theirs (see Claim.ReclaimName);
+// and what the target lets in under the name of an alias that it has is that alias.
+func (x *tx) reclaimSettled(id int64, of config.Identity, to State) error {
+	if to == Native {
+		return nil
+	}
+	return x.withdrawForLogin(id, of.Address(), of.Address())
 }
 
 // Note writes native or at_source for an account that has no row, or whose

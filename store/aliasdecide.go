@@ -69,7 +69,7 @@ func (c *Claim) DecideAliases(ctx context.Context, rules string, decide func(*Al
 		}
 		reason := "shown by another mailbox as well: " + a.Identity.Address()
 		for _, address := range rulings.Shown {
-			if err := c.withdrawOthers(x, address, reason, now); err != nil {
+			if err := x.withdrawOthers(c.id, address, reason, now); err != nil {
 				return err
 			}
 		}
@@ -113,9 +113,9 @@ func (c *Claim) rule(x *tx, aliases []Alias, r AliasRuling, now time.Time) (chan
 // claims are the states of an alias in which its account has it, or may get it.
 const claims = "('proposed', 'approved', 'created', 'taken', 'failed')"
 
-// withdrawOthers withdraws an address that was found in other accounts from
-// them. What the administrator gave by name stays.
-func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) error {
+// withdrawOthers withdraws an address that was found in other accounts than this
+// one from them. What the administrator gave by name stays.
+func (x *tx) withdrawOthers(id int64, address, reason string, now time.Time) error {
 	type holder struct {
 		id    int64
 		there bool
@@ -125,7 +125,7 @@ func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) err
 		return h, err
 	}, `UPDATE aliases SET state = $1, reason = $2, updated_at = $3 WHERE address = $4 AND account_id <> $5
 		AND origin = 'found' AND state IN `+claims+` RETURNING account_id, there`,
-		AliasWithdrawn, plain(reason), millis(now), address, c.id)
+		AliasWithdrawn, plain(reason), millis(now), address, id)
 	if err != nil {
 		return err
 	}
@@ -146,14 +146,51 @@ func (c *Claim) withdrawOthers(x *tx, address, reason string, now time.Time) err
 	return nil
 }
 
+// withdrawForLogin withdraws an address from others under which the owner of an
+// account logs in.
+func (x *tx) withdrawForLogin(id int64, address, account string) error {
+	return x.withdrawOthers(id, address, "somebody's login: "+account, time.Now())
+}
+
 // wakeForAliases makes an account that has moved due, for what is to be done
-// about its aliases on the target. Others come to it before they move.
+// about its aliases on the target; where one is to be taken away, which somebody
+// may wait for, also an account that has stopped or does not move. Those that are
+// being moved come to it by themselves.
 func (x *tx) wakeForAliases(id int64, now time.Time) error {
-	n, err := x.exec("UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2 AND state IN ('active', 'finished')", millis(now), id)
+	n, err := x.exec(`UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2
+		AND (state IN ('active', 'finished') OR state IN ('waiting', 'failed', 'excluded') AND `+aliasesToRemove+`)`, millis(now), id)
 	if err == nil && n > 0 {
 		_, err = x.written(id)
 	}
 	return err
+}
+
+const (
+	// othersClaim selects accounts other than $2 in which the address $3 was found.
+	othersClaim = "address = $3 AND account_id <> $2 AND origin = 'found' AND state IN " + claims
+	// ownWithdrawn selects account $2 if the address $3 was withdrawn from it.
+	ownWithdrawn = "address = $3 AND account_id = $2 AND origin = 'found' AND state = 'withdrawn'"
+)
+
+// decideAnew has the aliases of some accounts decided anew. Those that have moved
+// are made due for it; the others come to it before they move.
+func (x *tx) decideAnew(which string, id int64, address string) error {
+	accounts, err := list(x.ctx, x, scanID, `UPDATE tallies SET decided = '' WHERE decided <> $1
+		AND account_id IN (SELECT account_id FROM aliases WHERE `+which+`) RETURNING account_id`, "", id, address)
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts {
+		n, err := x.exec("UPDATE accounts SET due = $1, woken = TRUE, updated_at = $1 WHERE id = $2 AND state IN ('active', 'finished')",
+			time.Now().UnixMilli(), account)
+		if err == nil && n > 0 {
+			_, err = x.written(account)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReclaimName withdraws from others an alias that is the account's own address,
@@ -167,7 +204,7 @@ func (c *Claim) ReclaimName(ctx context.Context, address string) (free bool, err
 		return n == 0, dbError(err)
 	}
 	err = c.write(ctx, func(x *tx) error {
-		if err := c.withdrawOthers(x, address, "somebody's login: "+c.Account.Identity.Address(), time.Now()); err != nil {
+		if err := x.withdrawForLogin(c.id, address, c.Account.Identity.Address()); err != nil {
 			return err
 		}
 		return x.get(of+"there", []any{address, c.id}, &n)

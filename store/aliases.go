@@ -45,6 +45,16 @@ const (
 	AliasWithdrawn AliasState = "withdrawn" // somebody else's, or not enough speaks for it; see Reason
 )
 
+const (
+	// aliasesToRemove selects accounts with aliases that are to be taken away from
+	// the target. What was there before migproxy is not changed.
+	aliasesToRemove = `(accounts.origin = 'created' AND EXISTS (SELECT 1 FROM aliases l
+		WHERE l.account_id = accounts.id AND l.there AND l.state IN ('rejected', 'withdrawn')))`
+	// aliasesDue selects those with any that are to be taken away or created.
+	aliasesDue = `(accounts.origin = 'created' AND EXISTS (SELECT 1 FROM aliases l
+		WHERE l.account_id = accounts.id AND (l.state = 'approved' OR l.there AND l.state IN ('rejected', 'withdrawn'))))`
+)
+
 const selectAliases = `SELECT l.account_id, a.address, l.address, l.origin, l.state, l.reason, l.evidence, l.there, l.updated_at
 	FROM aliases l JOIN accounts a ON a.id = l.account_id WHERE `
 
@@ -61,7 +71,7 @@ func (s *Store) AccountAliases(ctx context.Context, accountID int64) ([]Alias, e
 }
 
 // giveAliases notes aliases that the administrator names. What was decided of
-// one before is overruled, unless it is there.
+// one before is overruled; one that was found and is there is his word from now on.
 func (x *tx) giveAliases(id int64, own string, aliases []string, now time.Time) error {
 	for _, address := range slices.Compact(slices.Sorted(slices.Values(aliases))) {
 		if address == own {
@@ -69,8 +79,8 @@ func (x *tx) giveAliases(id int64, own string, aliases []string, now time.Time) 
 		}
 		if _, err := x.exec(`INSERT INTO aliases (account_id, address, origin, state, reason, evidence, updated_at)
 			VALUES ($1, $2, $3, $4, '', '', $5)
-			ON CONFLICT (account_id, address) DO UPDATE SET origin = excluded.origin, state = excluded.state,
-			reason = '', updated_at = excluded.updated_at WHERE aliases.state <> $6`,
+			ON CONFLICT (account_id, address) DO UPDATE SET origin = excluded.origin, reason = '', updated_at = excluded.updated_at,
+			state = CASE WHEN aliases.state = $6 THEN aliases.state ELSE excluded.state END`,
 			id, plain(address), AliasGiven, AliasApproved, millis(now), AliasCreated); err != nil {
 			return err
 		}
@@ -113,11 +123,11 @@ func (c *Claim) NoteAlias(ctx context.Context, address string, state AliasState,
 }
 
 // NoteAliasRemoved commits that the target does not have an alias of the
-// account any more. One that was approved meanwhile stays so.
-func (c *Claim) NoteAliasRemoved(ctx context.Context, address string) error {
+// account any more, and why. One that was approved meanwhile stays so.
+func (c *Claim) NoteAliasRemoved(ctx context.Context, address, reason string) error {
 	return c.write(ctx, func(x *tx) error {
-		_, err := x.exec("UPDATE aliases SET there = FALSE WHERE account_id = $1 AND address = $2 AND state IN ($3, $4)",
-			c.id, address, AliasRejected, AliasWithdrawn)
+		_, err := x.exec("UPDATE aliases SET there = FALSE, reason = $1, updated_at = $2 WHERE account_id = $3 AND address = $4 AND state IN ($5, $6)",
+			plain(reason), time.Now().UnixMilli(), c.id, address, AliasRejected, AliasWithdrawn)
 		return err
 	})
 }
@@ -156,6 +166,7 @@ func (s *Store) ApproveAlias(ctx context.Context, address, account string) (Alia
 		}
 		var others int64
 		if err := x.get(`SELECT (SELECT COUNT(*) FROM accounts WHERE address = $1) +
+			(SELECT COUNT(*) FROM login_aliases WHERE name = $1 AND account_id <> $2) +
 			(SELECT COUNT(*) FROM aliases WHERE address = $1 AND account_id <> $2 AND (there OR state IN ('approved', 'created')))`,
 			[]any{address, a.AccountID}, &others); err != nil {
 			return err

@@ -41,15 +41,16 @@ func (s *Store) TakeBack(ctx context.Context, owner string) error {
 // due before it is its turn: whoever is being moved is waiting for it.
 const catchUpPatience = 10 * time.Minute
 
-// notFinished: the source may still be asked for an account. A finished account
-// needs it no more, and may be due for its aliases.
-const notFinished = "(state = 'finished' OR domain NOT IN (SELECT name FROM domains WHERE finished))"
+// claimable: the source may still be asked for an account, or need not be, as
+// nothing but its aliases on the target is left to see to.
+const claimable = `(state IN ('finished', 'excluded') OR domain NOT IN (SELECT name FROM domains WHERE finished)
+	OR state = 'active' AND ` + aliasesDue + `)`
 
 // ClaimNext claims the account that has been due for longest, those that are to
 // be caught up after those that are being moved or finished; nil when none is.
 // owner must not be empty. A waiting or failed account goes on in the state in
-// which its work stopped: provisioning or copying. One of a finished domain that
-// is not finished itself is never claimed, as its source is not asked any more.
+// which its work stopped: provisioning or copying. One of a finished domain, whose
+// source is not asked any more, is claimed for its aliases alone.
 func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration) (*Claim, error) {
 	if owner == "" {
 		return nil, errors.New("a claim needs an owner")
@@ -63,7 +64,7 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 				WHEN origin IN ('created', 'adopted') THEN 'copying' ELSE 'provisioning' END,
 			updated_at = $3
 			WHERE id = (SELECT id FROM accounts
-				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3) AND `+notFinished+`
+				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3) AND `+claimable+`
 				ORDER BY due + CASE WHEN state = 'active' AND finishing = '' THEN $4 ELSE 0 END, id LIMIT 1)
 			RETURNING id, fence`,
 			[]any{owner, millis(now.Add(lease)), millis(now), catchUpPatience.Milliseconds()}, &c.id, &c.fence)
@@ -94,7 +95,7 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 func (s *Store) NextDue(ctx context.Context) (time.Time, error) {
 	var due int64
 	err := s.r.QueryRowContext(ctx, `SELECT COALESCE(MIN(due), 0) FROM accounts
-		WHERE due > 0 AND (owner = '' OR lease_until < $1) AND `+notFinished, time.Now().UnixMilli()).Scan(&due)
+		WHERE due > 0 AND (owner = '' OR lease_until < $1) AND `+claimable, time.Now().UnixMilli()).Scan(&due)
 	return moment(due), dbError(err)
 }
 
@@ -211,11 +212,12 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 	return err
 }
 
-// Flip makes the account active, due for its first catch-up then, or, in mode
-// passwords, finished, and ends the claim; but only while PasswordVersion is
-// still passwordVersion: otherwise ErrChanged, and the newer password is to be
-// set and tried first. From now on each side has a sealed password of its own.
-// What is finished needs none: they are erased with their keys.
+// Flip makes the account active, due for its first catch-up then, or at once where
+// something was decided of its aliases meanwhile, or, in mode passwords, finished,
+// and ends the claim; but only while PasswordVersion is still passwordVersion:
+// otherwise ErrChanged, and the newer password is to be set and tried first. From
+// now on each side has a sealed password of its own. What is finished needs none:
+// they are erased with their keys.
 func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due time.Time) error {
 	return c.update(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
@@ -246,6 +248,6 @@ func (c *Claim) Flip(ctx context.Context, to State, passwordVersion int64, due t
 			WHERE account_id = $1 AND side = $3
 			AND NOT EXISTS (SELECT 1 FROM credentials WHERE account_id = $1 AND side = $2)`, c.id, SideTarget, SideSource)
 		return err
-	}, `state = $3, reason = '', attempts = 0, due = $4, flipped_at = $1, progress_at = $1, failing = FALSE,
-		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
+	}, `state = $3, reason = '', attempts = 0, due = CASE WHEN `+aliasesDue+` THEN $1 ELSE $4 END, flipped_at = $1, progress_at = $1,
+		failing = FALSE, woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`, to, millis(due))
 }

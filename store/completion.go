@@ -113,7 +113,7 @@ func (s *Store) Finishing(ctx context.Context, domain string) (n int64, err erro
 // SettleCompletion ends the completion of a domain when no last pass goes on
 // any more, and writes what became of it to the migration's log. The domain is
 // finished if nothing is left to move, or if the administrator forced it: then
-// no password is kept, and nothing in it is due again.
+// no password is kept, and nothing in it is due again but for its aliases.
 func (s *Store) SettleCompletion(ctx context.Context, domain string) error {
 	if d, err := s.DomainState(ctx, domain); err != nil || d.Completing == NotCompleting {
 		return err
@@ -154,7 +154,8 @@ func (x *tx) finished(domain string) (finished bool, err error) {
 }
 
 // forgetDomain erases the passwords of a domain, needs none any more, ends the
-// work in it, and has it published.
+// work in it for which the source is asked, and has it published. What is left to
+// do about aliases stays due: one that was withdrawn is not to stay on the target.
 func (x *tx) forgetDomain(domain string) error {
 	x.changes = append(x.changes, Change{Finished: domain})
 	n, err := x.exec("DELETE FROM credentials WHERE account_id IN (SELECT id FROM accounts WHERE domain = $1)", domain)
@@ -162,8 +163,9 @@ func (x *tx) forgetDomain(domain string) error {
 		return err
 	}
 	x.erased = x.erased || n > 0
-	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, needs_password = FALSE,
-		owner = '', lease_until = 0, fence = fence + 1
-		WHERE domain = $1 AND (due > 0 OR owner <> '' OR needs_password)`, domain)
+	_, err = x.exec(`UPDATE accounts SET due = CASE WHEN state = 'active' AND `+aliasesDue+` THEN $2 ELSE 0 END, woken = FALSE,
+		needs_password = FALSE, owner = '', lease_until = 0, fence = fence + 1
+		WHERE domain = $1 AND state NOT IN ('finished', 'excluded') AND (due > 0 OR owner <> '' OR needs_password)`,
+		domain, time.Now().UnixMilli())
 	return err
 }

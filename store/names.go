@@ -83,7 +83,7 @@ func (s *Store) GiveLoginAlias(ctx context.Context, name, address string) error 
 		other, err := x.account(name)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			return x.addLoginAlias(name, owner.ID, AliasGiven)
+			return x.addLoginAlias(name, owner, AliasGiven)
 		case err != nil:
 			return err
 		}
@@ -159,6 +159,7 @@ func (x *tx) becomeAlias(a, owner Account, origin AliasOrigin) error {
 		"UPDATE login_aliases SET account_id = $2 WHERE account_id = $1",
 		`INSERT INTO aliases (account_id, address, origin, state, reason, evidence, updated_at)
 			SELECT CAST($2 AS BIGINT), address, origin, state, reason, evidence, updated_at FROM aliases WHERE account_id = $1
+			AND address <> (SELECT address FROM accounts WHERE id = $2)
 			ON CONFLICT (account_id, address) DO NOTHING`,
 	} {
 		if _, err := x.exec(q, a.ID, owner.ID); err != nil {
@@ -179,13 +180,22 @@ func (x *tx) becomeAlias(a, owner Account, origin AliasOrigin) error {
 		return err
 	}
 	x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: Removed})
-	return x.addLoginAlias(a.Identity.Address(), owner.ID, origin)
+	return x.addLoginAlias(a.Identity.Address(), owner, origin)
 }
 
-func (x *tx) addLoginAlias(name string, accountID int64, origin AliasOrigin) error {
-	_, err := x.exec("INSERT INTO login_aliases (name, account_id, origin, created_at) VALUES ($1, $2, $3, $4)",
-		plain(name), accountID, origin, time.Now().UnixMilli())
-	return err
+// addLoginAlias makes a name, which has no account, a login alias, and withdraws it
+// from other accounts that claim it as an alias. Whether it is one of the owner's is
+// decided anew where it was not.
+func (x *tx) addLoginAlias(name string, owner Account, origin AliasOrigin) error {
+	if _, err := x.exec("INSERT INTO login_aliases (name, account_id, origin, created_at) VALUES ($1, $2, $3, $4)",
+		plain(name), owner.ID, origin, time.Now().UnixMilli()); err != nil {
+		return err
+	}
+	if err := x.withdrawForLogin(owner.ID, name, owner.Identity.Address()); err != nil {
+		return err
+	}
+	// It may have been withdrawn from the owner as somebody else's.
+	return x.decideAnew(ownWithdrawn, owner.ID, name)
 }
 
 // aliasOwner is Store.LoginAlias within a transaction.

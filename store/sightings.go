@@ -30,7 +30,8 @@ type SightingCount struct {
 }
 
 // see counts what messages showed. It is one transaction with their ledger: each
-// counts once, however often it was read.
+// counts once, however often it was read. Others who claim an address that shows for
+// the first time are decided anew: this account may never come to be decided.
 func (c *Claim) see(x *tx, done []Message) error {
 	counts := map[Sighting]int64{}
 	for _, m := range done {
@@ -44,10 +45,16 @@ func (c *Claim) see(x *tx, done []Message) error {
 	for _, s := range slices.SortedFunc(maps.Keys(counts), func(a, b Sighting) int {
 		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.Headers, b.Headers))
 	}) {
-		if _, err := x.exec(`INSERT INTO sightings (account_id, address, headers, weighs, messages) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (account_id, address, headers) DO UPDATE SET messages = sightings.messages + excluded.messages`,
-			c.id, s.Address, s.Headers, s.Weighs, counts[s]); err != nil {
+		var messages int64
+		if err := x.get(`INSERT INTO sightings (account_id, address, headers, weighs, messages) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account_id, address, headers) DO UPDATE SET messages = sightings.messages + excluded.messages RETURNING messages`,
+			[]any{c.id, s.Address, s.Headers, s.Weighs, counts[s]}, &messages); err != nil {
 			return err
+		}
+		if s.Weighs && messages == counts[s] {
+			if err := x.decideAnew(othersClaim, c.id, s.Address); err != nil {
+				return err
+			}
 		}
 	}
 	forgotten, err := c.forgetSightings(x)
@@ -81,11 +88,29 @@ type AliasEvidence struct {
 	id        int64
 }
 
-// AccountOf gives the account that bears an address as its own or as a login
-// alias, by its canonical one; "" where none does.
-func (e *AliasEvidence) AccountOf(address string) (account string, err error) {
-	err = e.x.get(`SELECT address FROM accounts WHERE address = $1
-		UNION ALL SELECT a.address FROM login_aliases l JOIN accounts a ON a.id = l.account_id WHERE l.name = $1`, []any{address}, &account)
+// AccountOf gives the account for which an address is a login, its own or a login
+// alias, by its canonical one; "" where there is none. login is how an account of
+// this address would be called. An account that was seen on the target alone is none
+// while the address is an alias of this account there: some servers let one in
+// under his aliases.
+func (e *AliasEvidence) AccountOf(address, login string) (account string, err error) {
+	err = e.x.get(`SELECT address FROM accounts WHERE address = $1 AND NOT (state = 'native' AND EXISTS
+			(SELECT 1 FROM aliases WHERE account_id = $2 AND address = $3 AND there))
+		UNION ALL SELECT a.address FROM login_aliases l JOIN accounts a ON a.id = l.account_id WHERE l.name = $1`,
+		[]any{login, e.id, address}, &account)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return account, err
+}
+
+// AliasOf gives another account whose alias an address is, by its canonical one:
+// the target may have it as such, or the administrator gave it; "" where there is
+// none.
+func (e *AliasEvidence) AliasOf(address string) (account string, err error) {
+	err = e.x.get(`SELECT a.address FROM aliases l JOIN accounts a ON a.id = l.account_id
+		WHERE l.address = $1 AND l.account_id <> $2 AND (l.there OR l.origin = 'given' AND l.state IN ('approved', 'created'))
+		ORDER BY l.account_id LIMIT 1`, []any{address, e.id}, &account)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
