@@ -415,7 +415,9 @@ func TestParkedPOP3OnlyAdds(t *testing.T) {
 	if a.State != store.Active || a.Messages != 21 || len(target.contents("INBOX")) != 21 {
 		t.Fatal(a.State, a.Messages, a.Reason, b.events(t))
 	}
-	if !slices.ContainsFunc(b.events(t), func(s string) bool { return strings.Contains(s, "16 messages") && strings.Contains(s, "5 gone from the source") }) {
+	if !slices.ContainsFunc(b.events(t), func(s string) bool {
+		return strings.Contains(s, "16 messages") && strings.Contains(s, "5 gone from the source")
+	}) {
 		t.Errorf("%q", b.events(t))
 	}
 }
