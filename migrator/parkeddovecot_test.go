@@ -131,7 +131,7 @@ func TestParkedDovecot(t *testing.T) {
 					}
 				}
 			}
-			for i := range 40 {
+			for i := range 110 { // enough for several lanes
 				appendMail(t, c, "INBOX", message(i/2, ""), time.Unix(int64(1e9+i), 0), imap.FlagSeen, "$Forwarded")
 			}
 			b := newBench(t, source.IMAP, target.IMAP, &dovecotDriver{d: target}).park(t, config.FlipAt{})
