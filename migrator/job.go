@@ -98,6 +98,9 @@ func (j *job) run(ctx context.Context) error {
 	if j.stop.Err() != nil {
 		return errStopped
 	}
+	if j.claim.Account.RollingBack != store.NotRollingBack {
+		return j.rollBack(ctx)
+	}
 	if j.claim.Account.State == store.Finished {
 		return j.afterFinish(ctx)
 	}
@@ -108,6 +111,9 @@ func (j *job) run(ctx context.Context) error {
 		return j.setPassword(ctx)
 	}
 	if j.claim.Account.State == store.Active {
+		if err := j.settleGivenUp(ctx); err != nil {
+			return err
+		}
 		if err := j.carryOutAliases(ctx); err != nil {
 			return err
 		}
@@ -129,6 +135,9 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	if err := j.connectTarget(ctx); err != nil {
+		return err
+	}
+	if err := j.rebase(ctx); err != nil {
 		return err
 	}
 	if err := j.copyAll(ctx); err != nil {

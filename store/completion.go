@@ -67,7 +67,8 @@ func quoted(states []State) string {
 }
 
 // Complete begins the last pass over every active account of a stopped domain;
-// those with messages set aside are left out unless without is true. An active
+// those with messages set aside are left out unless without is true, and so are
+// those that are being taken back. An active
 // or finished domain is ErrChanged. Where there is none, this ends the
 // completion as SettleCompletion does.
 func (s *Store) Complete(ctx context.Context, domain string, how Completing, without bool) error {
@@ -85,7 +86,7 @@ func (s *Store) Complete(ctx context.Context, domain string, how Completing, wit
 		}
 		// woken: a catch-up that is under way must not put the account to rest.
 		_, err = x.exec(`UPDATE accounts SET finishing = $1, due = $2, attempts = 0, woken = TRUE, updated_at = $2
-			WHERE domain = $3 AND state = 'active' AND (set_aside = 0 OR $4)`,
+			WHERE domain = $3 AND state = 'active' AND rolling_back = '' AND (set_aside = 0 OR $4)`,
 			finishing, time.Now().UnixMilli(), domain, without)
 		if err != nil {
 			return err
@@ -160,7 +161,7 @@ func (x *tx) forgetDomain(domain string) error {
 		return err
 	}
 	x.erased = x.erased || n > 0
-	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, needs_password = FALSE,
+	_, err = x.exec(`UPDATE accounts SET due = 0, woken = FALSE, needs_password = FALSE, rolling_back = '',
 		owner = '', lease_until = 0, fence = fence + 1
 		WHERE domain = $1 AND (due > 0 OR owner <> '' OR needs_password)`, domain)
 	return err

@@ -26,3 +26,19 @@ ALTER TABLE domains ADD COLUMN wave_seeded BOOLEAN NOT NULL DEFAULT FALSE;
 
 -- Why a domain's migration was stopped, if it stopped by itself.
 ALTER TABLE domains ADD COLUMN stopped_because TEXT NOT NULL DEFAULT '';
+
+-- How far the taking back of an account that lives on the target has come: wanted
+-- or under_way; empty where nobody asked for it.
+ALTER TABLE accounts ADD COLUMN rolling_back TEXT NOT NULL DEFAULT '';
+
+-- Batches of messages that are about to be appended to the source, of accounts
+-- that are taken back.
+CREATE TABLE rollback_intents (
+    id                 INTEGER PRIMARY KEY,
+    folder_id          BIGINT NOT NULL REFERENCES folders (id),
+    source_uidvalidity BIGINT NOT NULL,
+    source_uidnext     BIGINT NOT NULL,
+    target_uidvalidity BIGINT NOT NULL,
+    messages           BYTEA NOT NULL
+);
+CREATE INDEX rollback_intents_folder ON rollback_intents (folder_id);
