@@ -658,6 +658,7 @@ func refusedBack(f *returning, s sentBack) error {
 }
 
 // next is the UID from which on the source's folder shows what is appended to it.
+// No folder is open then: a Courier takes nothing into one that is open for reading.
 func (r *returner) next(ctx context.Context, name string, validity uint32) (uint32, error) {
 	opened, err := r.source.Examine(ctx, name)
 	st := imapwire.Status{UIDNext: opened.UIDNext, UIDValidity: opened.UIDValidity}
@@ -666,6 +667,11 @@ func (r *returner) next(ctx context.Context, name string, validity uint32) (uint
 	}
 	if err == nil && max(1, st.UIDValidity) != validity {
 		err = errReplaced
+	}
+	if err == nil {
+		if err = r.source.Leave(ctx); isStatus(err) {
+			err = nil // where that matters, it is refused as well
+		}
 	}
 	if err != nil {
 		return 0, again(errorSource, fmt.Errorf("the source's folder %s: %w", name, err))
