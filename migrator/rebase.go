@@ -35,6 +35,7 @@ func (j *job) rebase(ctx context.Context) error {
 			return err
 		}
 		b.sort(j.labels != nil)
+		b.shrink()
 		all = append(all, b)
 	}
 	others, err := j.beyondMapping(ctx, folders)
@@ -159,6 +160,7 @@ func (j *job) beyondMapping(ctx context.Context, folders []*folder) ([]*rebasing
 			return nil, err
 		}
 		b.sort(j.labels != nil)
+		b.shrink()
 		all = append(all, b)
 	}
 	return all, nil
@@ -223,6 +225,42 @@ func (b *rebasing) sort(labels bool) {
 	}
 	slices.SortFunc(b.supply, func(x, y *supply) int { return cmp.Compare(x.uid, y.uid) })
 	slices.SortFunc(b.wanting, func(x, y *wanting) int { return cmp.Compare(x.uid, y.uid) })
+}
+
+// shrink lets go of what cannot change any more: most folders, as a rule.
+func (b *rebasing) shrink() {
+	sizes, source := map[uint32]int64{}, map[uint32]int64{}
+	var runs []store.SourceRun
+	index := map[int]int{} // of the runs that stay
+	keep := func(i int) {
+		if _, kept := index[i]; kept {
+			return
+		}
+		index[i] = len(runs)
+		runs = append(runs, b.runs[i])
+		for n := range b.runs[i].Digests {
+			uid := b.runs[i].TargetFirst + uint32(n)
+			if size, shown := b.sizes[uid]; shown {
+				sizes[uid] = size
+			}
+		}
+	}
+	drop := make(map[[2]int]bool, len(b.drop))
+	for at := range b.drop {
+		keep(at[0])
+		drop[[2]int{index[at[0]], at[1]}] = true
+	}
+	for _, s := range b.supply {
+		if s.known {
+			keep(s.run[0])
+			s.run[0] = index[s.run[0]]
+		}
+		sizes[s.uid] = b.sizes[s.uid]
+	}
+	for _, w := range b.wanting {
+		source[w.uid] = b.source[w.uid]
+	}
+	b.sizes, b.source, b.runs, b.drop = sizes, source, runs, drop
 }
 
 // readSupply reads what the target has beyond the ledger.

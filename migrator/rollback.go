@@ -1,6 +1,7 @@
 package migrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,11 @@ func (j *job) takeBack(ctx context.Context) error {
 	if err := j.openFlippedTarget(ctx); err != nil {
 		return err
 	}
+	r := &returner{store: j.m.o.Store, account: j.claim.Account.ID, source: writable(j.source), target: j.dest, exactly: true}
+	// What is read before logins are held is not read again.
+	if _, err := r.find(ctx); err != nil {
+		return err
+	}
 	if err := j.claim.BeginRollback(ctx); err != nil {
 		return err
 	}
@@ -150,7 +156,6 @@ func (j *job) takeBack(ctx context.Context) error {
 	if err := j.settleOld(ctx); err != nil {
 		return err
 	}
-	r := &returner{store: j.m.o.Store, account: j.claim.Account.ID, source: writable(j.source), target: j.dest, exactly: true}
 	if err := j.settleReturns(ctx, r); err != nil {
 		return err
 	}
@@ -212,14 +217,21 @@ type returner struct {
 	exactly        bool // read every message that is to be copied
 
 	here, there side
-	subscribed  []string // on the target
+	subscribed  []string               // on the target
+	sums        map[spot]*store.Digest // of messages that were read
+}
+
+// spot is where the target has a message.
+type spot struct {
+	folder        string
+	validity, uid uint32
 }
 
 // returning is a folder of the target with messages to be copied back.
 type returning struct {
 	store.Folder        // ID 0: the ledger does not know it
 	there        bool   // the source has it
-	validity     uint32 // on the target
+	validity     uint32 // on the target; 0 where it is not there
 	messages     []returned
 }
 
@@ -233,41 +245,44 @@ type returned struct {
 // account for, but for those that have only moved: of a message of which n copies
 // in the ledger are where they were no more, n may be anywhere.
 func (r *returner) find(ctx context.Context) ([]*returning, error) {
-	known, err := r.survey(ctx)
+	all, err := r.survey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all, err := r.list(ctx, known)
-	if err != nil {
-		return nil, err
-	}
-	moved, err := r.moved(ctx, known, all)
-	if err != nil {
-		return nil, err
-	}
-	var found []*returning
+	moved, standing := map[store.Digest]int{}, map[store.Digest]int{}
 	for _, f := range all {
-		if len(f.messages) > 0 && (len(moved) > 0 || r.exactly) {
-			if err := r.read(ctx, f); err != nil {
+		if err := r.list(ctx, f, moved, standing); err != nil {
+			return nil, err
+		}
+	}
+	if len(standing) > 0 {
+		for _, f := range all {
+			if err := r.unsourced(ctx, f, standing); err != nil {
 				return nil, err
 			}
-			f.messages = slices.DeleteFunc(f.messages, func(m returned) bool {
-				was := moved[m.digest] > 0
-				if was {
-					moved[m.digest]--
-				}
-				return was
-			})
 		}
-		if len(f.messages) > 0 {
-			found = append(found, &f.returning)
+		for d, n := range standing {
+			moved[d] += max(n, 0)
 		}
 	}
-	return found, nil
+	for _, f := range all {
+		if len(f.messages) == 0 || len(moved) == 0 && !r.exactly {
+			continue
+		}
+		if err := r.read(ctx, f); err != nil {
+			return nil, err
+		}
+		f.messages = slices.DeleteFunc(f.messages, func(m returned) bool {
+			moved[m.digest]--
+			return moved[m.digest] >= 0
+		})
+	}
+	return slices.DeleteFunc(all, func(f *returning) bool { return len(f.messages) == 0 }), nil
 }
 
-// survey lists the folders of both sides and those of the mapping.
-func (r *returner) survey(ctx context.Context) (known []store.Folder, err error) {
+// survey lists the folders of the mapping, and those of the target that are not in
+// it, with the names that they would have on the source.
+func (r *returner) survey(ctx context.Context) (all []*returning, err error) {
 	if r.here, err = survey(ctx, r.source); err != nil {
 		return nil, again(errorSource, fmt.Errorf("list the source's folders: %w", err))
 	}
@@ -277,52 +292,23 @@ func (r *returner) survey(ctx context.Context) (known []store.Folder, err error)
 	if r.subscribed, err = r.target.Subscriptions(ctx, "*"); err != nil && !isStatus(err) {
 		return nil, again(errorTarget, fmt.Errorf("list the target's subscriptions: %w", err))
 	}
-	folders, err := r.store.Folders(ctx, r.account)
-	for _, f := range folders {
-		known = append(known, f.Folder)
+	known, err := r.store.Folders(ctx, r.account)
+	if err != nil {
+		return nil, err
 	}
-	return known, err
-}
-
-// place is a folder of the target with what is known of it.
-type place struct {
-	returning
-	runs  []store.SourceRun
-	shown []uint32 // UIDs, ascending
-}
-
-// list lists every folder of the target, and those of the mapping that it has no
-// more, with the messages that no run accounts for.
-func (r *returner) list(ctx context.Context, known []store.Folder) ([]*place, error) {
-	// The mapping the other way round.
-	swapped := make([]store.Folder, len(known))
-	for i, f := range known {
-		swapped[i] = store.Folder{Source: f.Target, Target: f.Source}
-	}
-	fresh := mapFolders(swapped, r.there, r.here)
-	var all []*place
+	var swapped []store.Folder // the mapping the other way round
 	for _, f := range known {
-		all = append(all, &place{returning: returning{Folder: f}})
+		swapped = append(swapped, store.Folder{Source: f.Target, Target: f.Source})
+		all = append(all, &returning{Folder: f.Folder})
 	}
-	for _, f := range fresh {
+	for _, f := range mapFolders(swapped, r.there, r.here) {
 		if f.Selectable {
-			all = append(all, &place{returning: returning{Folder: store.Folder{Source: f.Target, Target: f.Source, Selectable: true}}})
+			all = append(all, &returning{Folder: store.Folder{Source: f.Target, Target: f.Source, Selectable: true}})
 		}
 	}
-	for _, p := range all {
-		var err error
-		if p.ID != 0 {
-			if p.runs, err = r.store.Runs(ctx, p.ID); err != nil {
-				return nil, err
-			}
-		}
-		p.there = has(r.here, p.Source)
-		p.Subscribed = p.Subscribed || slices.Contains(r.subscribed, p.Target)
-		if has(r.there, p.Target) {
-			if err := r.listOne(ctx, p); err != nil {
-				return nil, err
-			}
-		}
+	for _, f := range all {
+		f.there = has(r.here, f.Source)
+		f.Subscribed = f.Subscribed || slices.Contains(r.subscribed, f.Target)
 	}
 	return all, nil
 }
@@ -334,30 +320,72 @@ func has(s side, name string) bool {
 	})
 }
 
-// listOne lists one folder of the target.
-func (r *returner) listOne(ctx context.Context, p *place) error {
-	opened, err := r.target.Examine(ctx, p.Target)
+// list lists one folder of the target: the messages that no run accounts for. It
+// counts, by digest, those of the ledger that the target shows no more where they
+// were, and those for which another folder's message stands.
+func (r *returner) list(ctx context.Context, f *returning, moved, standing map[store.Digest]int) error {
+	runs, err := r.runs(ctx, f)
 	if err != nil {
-		return again(errorTarget, fmt.Errorf("the target's folder %s: %w", p.Target, err))
+		return err
 	}
-	p.validity = max(1, opened.UIDValidity)
-	if opened.Exists == 0 {
+	var metas []imapwire.Meta
+	known := map[uint32]bool{}
+	if has(r.there, f.Target) {
+		opened, err := r.target.Examine(ctx, f.Target)
+		if err != nil {
+			return again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+		}
+		f.validity = max(1, opened.UIDValidity)
+		accounts := accounted(runs, f.validity)
+		err = r.each(ctx, r.target, opened.Exists, func(m imapwire.Meta) {
+			if _, is := slices.BinarySearch(accounts, m.UID); is {
+				known[m.UID] = true
+			} else {
+				metas = append(metas, m)
+			}
+		})
+		if err != nil {
+			return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", f.Target, err))
+		}
+	}
+	slices.SortFunc(metas, func(a, b imapwire.Meta) int { return cmp.Compare(a.UID, b.UID) })
+	for _, m := range metas {
+		f.messages = append(f.messages, returned{Meta: m})
+	}
+	seen := map[spot]bool{} // under several UIDVALIDITYs of the source
+	for _, run := range runs {
+		for n, d := range run.Digests {
+			at := spot{validity: run.TargetUIDValidity, uid: run.TargetFirst + uint32(n)}
+			switch {
+			case run.TargetFirst == 0 && run.SourceUIDValidity == f.SourceUIDValidity:
+				standing[d]++
+			case run.TargetFirst == 0, at.validity == f.validity && known[at.uid], seen[at]:
+			default:
+				seen[at] = true
+				moved[d]++
+			}
+		}
+	}
+	return nil
+}
+
+// runs are what the ledger has of a folder.
+func (r *returner) runs(ctx context.Context, f *returning) ([]store.SourceRun, error) {
+	if f.ID == 0 {
+		return nil, nil
+	}
+	return r.store.Runs(ctx, f.ID)
+}
+
+// each lists the messages of the folder that is open, if there are any.
+func (r *returner) each(ctx context.Context, c *imapwire.Conn, exists uint32, fn func(imapwire.Meta)) error {
+	if exists == 0 {
 		return nil
 	}
-	known := accounted(p.runs, p.validity)
-	err = r.target.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
-		p.shown = append(p.shown, m.UID)
-		if _, is := slices.BinarySearch(known, m.UID); !is {
-			p.messages = append(p.messages, returned{Meta: m})
-		}
+	return c.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
+		fn(m)
 		return nil
 	})
-	if err != nil {
-		return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", p.Target, err))
-	}
-	slices.Sort(p.shown)
-	slices.SortFunc(p.messages, func(a, b returned) int { return int(int64(a.UID) - int64(b.UID)) })
-	return nil
 }
 
 // accounted lists the UIDs of the target, ascending, that runs account for. Under
@@ -376,119 +404,85 @@ func accounted(runs []store.SourceRun, targetValidity uint32) []uint32 {
 	return uids
 }
 
-// shows reports whether the target shows the nth message of a run.
-func (p *place) shows(run store.SourceRun, n int) bool {
-	_, shown := slices.BinarySearch(p.shown, run.TargetFirst+uint32(n))
-	return shown && run.TargetUIDValidity == p.validity
-}
-
-// moved counts, by digest, the messages of the ledger that the target shows no
-// more where they were, and those for which another folder's message stands.
-func (r *returner) moved(ctx context.Context, known []store.Folder, all []*place) (map[store.Digest]int, error) {
-	type spot struct{ validity, uid uint32 }
-	count, standing := map[store.Digest]int{}, map[store.Digest]int{}
-	for _, p := range all {
-		seen := map[spot]bool{}
-		for _, run := range p.runs {
-			for n, d := range run.Digests {
-				switch at := (spot{run.TargetUIDValidity, run.TargetFirst + uint32(n)}); {
-				case run.TargetFirst == 0:
-					if run.SourceUIDValidity == p.SourceUIDValidity {
-						standing[d]++
-					}
-				case !p.shows(run, n) && !seen[at]:
-					seen[at] = true
-					count[d]++
-				}
-			}
+// unsourced takes those messages of the ledger out of a count that the target
+// shows and the source does not show any more: a message that has moved on the
+// source stands for one that is where it was on the target, which is accounted for
+// by itself.
+func (r *returner) unsourced(ctx context.Context, f *returning, count map[store.Digest]int) error {
+	runs, err := r.runs(ctx, f)
+	if err != nil || len(runs) == 0 || f.validity == 0 {
+		return err
+	}
+	there := map[uint32]bool{} // UIDs of the source
+	if f.there {
+		opened, err := r.source.Examine(ctx, f.Source)
+		if err == nil && max(1, opened.UIDValidity) == f.SourceUIDValidity {
+			err = r.each(ctx, r.source, opened.Exists, func(m imapwire.Meta) { there[m.UID] = true })
+		}
+		if err != nil {
+			return again(errorSource, fmt.Errorf("list the messages of %s: %w", f.Source, err))
 		}
 	}
-	if len(standing) == 0 {
-		return count, nil
-	}
-	// A message that has moved on the source stands for one that is where it was on
-	// the target: that one is accounted for by itself.
-	if err := r.unsourced(ctx, all, func(d store.Digest) {
-		if standing[d] > 0 {
-			standing[d]--
-		}
-	}); err != nil {
-		return nil, err
-	}
-	for d, n := range standing {
-		if n > 0 {
-			count[d] += n
-		}
-	}
-	return count, nil
-}
-
-// unsourced tells each of the ledger's messages that the target shows and the
-// source does not show any more.
-func (r *returner) unsourced(ctx context.Context, all []*place, each func(store.Digest)) error {
-	for _, p := range all {
-		if len(p.runs) == 0 {
-			continue
-		}
-		var uids []uint32
-		if p.there {
-			opened, err := r.source.Examine(ctx, p.Source)
-			if err != nil {
-				return again(errorSource, fmt.Errorf("the source's folder %s: %w", p.Source, err))
-			}
-			if max(1, opened.UIDValidity) == p.SourceUIDValidity && opened.Exists > 0 {
-				err := r.source.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error { uids = append(uids, m.UID); return nil })
-				if err != nil {
-					return again(errorSource, fmt.Errorf("list the messages of %s: %w", p.Source, err))
-				}
-				slices.Sort(uids)
-			}
-		}
-		digests, sourced := map[uint32]store.Digest{}, map[uint32]bool{} // by target UID
-		for _, run := range p.runs {
-			for n, d := range run.Digests {
-				if run.TargetFirst == 0 || !p.shows(run, n) {
-					continue
-				}
-				uid := run.TargetFirst + uint32(n)
+	digests, sourced := map[uint32]store.Digest{}, map[uint32]bool{} // by UID of the target
+	for _, run := range runs {
+		for n, d := range run.Digests {
+			if uid := run.TargetFirst + uint32(n); run.TargetFirst == 0 || run.TargetUIDValidity != f.validity {
+				continue
+			} else if run.SourceUIDValidity == f.SourceUIDValidity && there[run.SourceFirst+uint32(n)] {
+				sourced[uid] = true
+			} else if count[d] > 0 {
 				digests[uid] = d
-				if _, there := slices.BinarySearch(uids, run.SourceFirst+uint32(n)); there && run.SourceUIDValidity == p.SourceUIDValidity {
-					sourced[uid] = true
-				}
 			}
 		}
-		for uid, d := range digests {
-			if !sourced[uid] {
-				each(d)
-			}
+	}
+	if len(digests) == 0 {
+		return nil
+	}
+	if err := openAgain(ctx, r.target, f.Target, f.validity); err != nil {
+		return err
+	}
+	err = r.target.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
+		if d, is := digests[m.UID]; is && !sourced[m.UID] {
+			count[d]--
 		}
+		return nil
+	})
+	if err != nil {
+		return again(errorTarget, fmt.Errorf("list the target's folder %s: %w", f.Target, err))
 	}
 	return nil
 }
 
-// read computes the digests of what is to be copied back. What is gone meanwhile
-// is left out.
-func (r *returner) read(ctx context.Context, p *place) error {
-	if err := openAgain(ctx, r.target, p.Target, p.validity); err != nil {
-		return err
+// read computes the digests of messages of the target, each once. What is gone
+// meanwhile is left out.
+func (r *returner) read(ctx context.Context, f *returning) error {
+	if r.sums == nil {
+		r.sums = map[spot]*store.Digest{}
 	}
-	for some := range slices.Chunk(p.messages, window) {
-		uids := make([]uint32, len(some))
-		for i, m := range some {
-			uids[i] = m.UID
+	var unread []uint32
+	for _, m := range f.messages {
+		if r.sums[spot{f.Target, f.validity, m.UID}] == nil {
+			unread = append(unread, m.UID)
 		}
+	}
+	if len(unread) > 0 {
+		if err := openAgain(ctx, r.target, f.Target, f.validity); err != nil {
+			return err
+		}
+	}
+	for uids := range slices.Chunk(unread, window) {
 		sums := make(map[uint32]digests, len(uids))
 		if err := r.target.FetchBodies(ctx, uids, digestInto(sums)); err != nil && !isStatus(err) { // some of them may be gone
-			return again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", p.Target, err))
+			return again(errorTarget, fmt.Errorf("fetch from the target's folder %s: %w", f.Target, err))
 		}
-		for i, m := range some {
-			sum, came := sums[m.UID]
-			if some[i].digest = sum.canonical; !came {
-				some[i].UID = 0
-			}
+		for uid, sum := range sums {
+			r.sums[spot{f.Target, f.validity, uid}] = &sum.canonical
 		}
 	}
-	p.messages = slices.DeleteFunc(p.messages, func(m returned) bool { return m.UID == 0 })
+	f.messages = slices.DeleteFunc(f.messages, func(m returned) bool { return r.sums[spot{f.Target, f.validity, m.UID}] == nil })
+	for i, m := range f.messages {
+		f.messages[i].digest = *r.sums[spot{f.Target, f.validity, m.UID}]
+	}
 	return nil
 }
 
