@@ -76,6 +76,7 @@ func (m *Migrator) PlanRollback(ctx context.Context, a store.Account) (plan Roll
 	if err != nil {
 		return plan, err
 	}
+	plan.Folders = []RollbackFolder{} // and no null in JSON
 	for _, f := range folders {
 		p := RollbackFolder{Target: f.Target, Source: f.Source, Create: !f.there}
 		for _, x := range f.messages {

@@ -61,9 +61,9 @@ func writeRollbackPlan(w io.Writer, plan migrator.RollbackPlan) error {
 	if _, err := fmt.Fprintf(w, "%d messages (%s) would be copied to the source.\n", plan.Messages, report.Octets(plan.Octets)); err != nil || len(plan.Folders) == 0 {
 		return err
 	}
-	rows := [][]string{{"TARGET", "SOURCE", "MESSAGES", "OCTETS", ""}}
+	rows := [][]string{{"TARGET", "SOURCE", "MESSAGES", "OCTETS", "ON THE SOURCE"}}
 	for _, f := range plan.Folders {
-		note := ""
+		note := "is there"
 		if f.Create {
 			note = "is created"
 		}
