@@ -137,6 +137,12 @@ func TestRollbackWithoutKeywords(t *testing.T) {
 // A source that numbers a folder anew between the intent and the look at it gets
 // nothing twice.
 func TestRollbackIntoARenumberedFolder(t *testing.T) {
+	for _, step := range []string{"rollback.intent.committed", "rollback.sent"} {
+		t.Run(step, func(t *testing.T) { rollbackIntoARenumberedFolder(t, step) })
+	}
+}
+
+func rollbackIntoARenumberedFolder(t *testing.T, step string) {
 	source, target, b := livesThere(t)
 	want := source.all()
 	for range 3 {
@@ -147,7 +153,7 @@ func TestRollbackIntoARenumberedFolder(t *testing.T) {
 	want[message(1002, "new")]++
 	o := b.options(t)
 	o.Concurrency = 1
-	k := &killer{name: "rollback.sent", n: 1, died: make(chan struct{})}
+	k := &killer{name: step, n: 1, died: make(chan struct{})}
 	o.Step = k.step
 	if _, err := b.store.AskRollback(t.Context(), "anna@example.com"); err != nil {
 		t.Fatal(err)
@@ -215,6 +221,22 @@ func TestForthIntoAnotherMailbox(t *testing.T) {
 	if n := len(target.contents("Work")); n != 5 {
 		t.Errorf("%d messages in Work", n)
 	}
+	a, err := b.store.Account(t.Context(), "anna@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders, err := b.store.Folders(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range folders { // each message of the source is that of its own folder
+		if want := map[string]int64{"INBOX": 7, "Work": 5}[f.Source]; f.Messages != want {
+			t.Errorf("the ledger has %d messages in %s", f.Messages, f.Source)
+		}
+	}
+	if a.Messages != 12 {
+		t.Errorf("%d messages", a.Messages)
+	}
 }
 
 // A source that is read over POP3 is not written.
@@ -241,4 +263,27 @@ func TestNoRollbackToPOP3(t *testing.T) {
 	if _, err := m.PlanRollback(context.Background(), a); err == nil || !strings.Contains(err.Error(), "POP3") {
 		t.Error(err)
 	}
+}
+
+// What has moved on the source since the flip is not taken for one more copy that
+// the source has: a copy that its owner makes on the target comes back.
+func TestRollbackAfterAMoveOnTheSource(t *testing.T) {
+	source, target, b := livesThere(t)
+	body := message(3, "xxx")
+	source.move("Work", "INBOX", body)
+	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b.until(t, b.options(t), "anna", func(a store.Account) bool { return !a.CaughtUpAt.IsZero() })
+	want := source.all()
+	target.put("Trash", body)
+	for _, m := range []string{body, message(1001, "new"), message(1002, "new")} {
+		want[m]++
+	}
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	once(t, "source", source, want)
+	b.forth(t, b.options(t), "anna", secret)
+	once(t, "target", target, want)
 }
