@@ -172,6 +172,9 @@ func (j *job) takeBack(ctx context.Context) error {
 				return err
 			}
 			messages, octets = messages+n, octets+size
+			if n == 0 { // gone meanwhile
+				continue
+			}
 			j.event(ctx, fmt.Sprintf("'%s': %d messages of '%s' are copied back to '%s'", j.address, n, readable(f.Target), readable(f.Source)))
 		}
 		if len(folders) > 0 {

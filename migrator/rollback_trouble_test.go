@@ -287,3 +287,95 @@ func TestRollbackAfterAMoveOnTheSource(t *testing.T) {
 	b.forth(t, b.options(t), "anna", secret)
 	once(t, "target", target, want)
 }
+
+// A finished account has no password any more: master users take it back. It moves
+// anew with the password that its owner has by then.
+func TestRollbackOfAFinishedAccount(t *testing.T) {
+	source, target, b := livesThere(t)
+	if err := b.store.SetActive(t.Context(), domain, false); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, b) // it keeps the domain from being finished
+	if err := b.store.Complete(t.Context(), domain, store.CompleteWhole, false); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.run(t, b.options(t), "anna", store.Finished); a.HasPassword {
+		t.Fatalf("%+v", a)
+	}
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Finished || !strings.Contains(a.Reason, "takes no password") || !a.Due.IsZero() {
+		t.Fatalf("%+v", a)
+	}
+	source.mu.Lock()
+	source.master = "master of the old"
+	source.mu.Unlock()
+	target.mu.Lock()
+	target.master = "master of the new"
+	target.mu.Unlock()
+	b.domains[domain].Source.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master of the old")}
+	b.domains[domain].Target.Master = &upstream.Master{User: "admin", Style: config.MasterAuthzid, Password: config.NewSecret("master of the new")}
+	want := source.all()
+	want[message(1001, "new")]++
+	want[message(1002, "new")]++
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	once(t, "source", source, want)
+	source.mu.Lock()
+	source.password = "newer"
+	source.mu.Unlock()
+	b.forth(t, b.options(t), "anna", "newer")
+	once(t, "target", target, want)
+	if target.password != "newer" {
+		t.Errorf("the target takes %q", target.password)
+	}
+}
+
+// begin notes a user who has not moved.
+func begin(t *testing.T, b *bench) {
+	t.Helper()
+	if _, err := b.store.Note(t.Context(), identity("bert"), store.AtSource); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Folders that only the target has get the source's own kind of names: its
+// separator, its prefix, another spelling where it refuses one. One that was
+// renamed is no new one, and what moved with it comes back nowhere.
+func TestRollbackFolderNames(t *testing.T) {
+	source, target, b := livesThere(t)
+	source.mu.Lock()
+	source.prefix = "INBOX."
+	source.onCommand = func(name, args string) string {
+		if name == "CREATE" && strings.Contains(args, "#") {
+			return "NO [CANNOT] not this name"
+		}
+		return ""
+	}
+	source.mu.Unlock()
+	want := source.all()
+	target.mu.Lock()
+	target.box("Work").name = "Job" // under the UIDVALIDITY that it had
+	target.mu.Unlock()
+	for n, box := range []string{"Job", "Projects/2026/a.b", "Projects", "#1", "Sent", "Work"} {
+		body := message(2000+n, "new")
+		target.put(box, body)
+		want[body]++
+	}
+	want[message(1001, "new")]++
+	want[message(1002, "new")]++
+	target.mu.Lock()
+	target.box("Projects").subscribed = true
+	target.mu.Unlock()
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	once(t, "source", source, want)
+	for box, n := range map[string]int{"INBOX.Job": 2, "INBOX.Projects.2026.a_b": 1, "INBOX.Projects": 1, "INBOX._1": 1, "INBOX.Sent": 1, "Work": 5, "INBOX": 7} {
+		if have := len(source.contents(box)); have != n {
+			t.Errorf("%s has %d messages, not %d", box, have, n)
+		}
+	}
+	if !source.box("INBOX.Projects").subscribed || source.box("INBOX.Job").subscribed {
+		t.Error("subscriptions")
+	}
+}

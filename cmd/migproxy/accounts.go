@@ -119,7 +119,11 @@ func newAct(connect connector, verb, short, done string,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", printable(a.Address), done, a.State)
+			text := fmt.Sprintf("%s %s (%s)", printable(a.Address), done, a.State)
+			if a.Error != "" {
+				text += ": " + printable(a.Error)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 			return err
 		},
 	}
