@@ -95,7 +95,7 @@ func (m *Migrator) PlanRollback(ctx context.Context, a store.Account) (plan Roll
 // is let in. Where it cannot be done now, the account lives on the target until
 // the next try, and stays there where nothing but the administrator helps.
 func (j *job) rollBack(ctx context.Context) error {
-	err := j.takeBack(ctx)
+	err := j.bringBack(ctx)
 	if err == nil || errors.Is(err, store.ErrFenced) || errors.Is(err, errStopped) || j.stop.Err() != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ func (j *job) rollBack(ctx context.Context) error {
 	return j.claim.GiveUpRollback(ctx, reason, due)
 }
 
-// takeBack is one try of rollBack.
-func (j *job) takeBack(ctx context.Context) error {
+// bringBack is one try of rollBack.
+func (j *job) bringBack(ctx context.Context) error {
 	if copyProtocol(j.domain) != config.IMAP {
 		return &halt{reason: errorInternal, err: errReadOverPOP3}
 	}
