@@ -15,8 +15,8 @@ import (
 	"migproxy/store"
 )
 
-// remove takes a message out of a fake's mailbox.
-func (f *fakeServer) remove(box string, body string) fakeMail {
+// pull takes a message out of a fake's mailbox.
+func (f *fakeServer) pull(box string, body string) fakeMail {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := f.box(box)
@@ -36,9 +36,9 @@ func (f *fakeServer) put(box, body string, flags ...string) {
 	f.box(box).add(fakeMail{body: body, flags: flags, date: "12-Feb-2020 02:02:02 +0000"})
 }
 
-// move moves a message, as a client's COPY and EXPUNGE do.
-func (f *fakeServer) move(from, to, body string) {
-	m := f.remove(from, body)
+// carry moves a message, as a client's COPY and EXPUNGE do.
+func (f *fakeServer) carry(from, to, body string) {
+	m := f.pull(from, body)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.box(to).add(m)
@@ -114,8 +114,8 @@ func lived(source, target *fakeServer, round int) map[string]int {
 	}
 	target.put("INBOX", message(1000*round, "new")) // the same once more
 	want[message(1000*round, "new")]++
-	target.remove("INBOX", message(5*round, strings.Repeat("x", 5*round%7)))
-	target.move("INBOX", "Projects/new", message(7*round, strings.Repeat("x", 7*round%7)))
+	target.pull("INBOX", message(5*round, strings.Repeat("x", 5*round%7)))
+	target.carry("INBOX", "Projects/new", message(7*round, strings.Repeat("x", 7*round%7)))
 	copied := message(9*round, strings.Repeat("x", 9*round%7))
 	target.put("Work", copied)
 	want[copied]++
@@ -174,7 +174,7 @@ func TestRollbackAndForthAgain(t *testing.T) {
 				// He works on the source.
 				source.put("INBOX", message(5000+round, "at the source"))
 				want[message(5000+round, "at the source")]++
-				source.move("INBOX", "Work", message(40+round, strings.Repeat("x", (40+round)%7)))
+				source.carry("INBOX", "Work", message(40+round, strings.Repeat("x", (40+round)%7)))
 				a = b.forth(t, b.options(t), "anna", secret)
 				if !a.RolledBackAt.IsZero() {
 					t.Error("it counts as taken back still")

@@ -270,7 +270,7 @@ func TestNoRollbackToPOP3(t *testing.T) {
 func TestRollbackAfterAMoveOnTheSource(t *testing.T) {
 	source, target, b := livesThere(t)
 	body := message(3, "xxx")
-	source.move("Work", "INBOX", body)
+	source.carry("Work", "INBOX", body)
 	if _, err := b.store.Retry(t.Context(), "anna@example.com"); err != nil {
 		t.Fatal(err)
 	}
