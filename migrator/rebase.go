@@ -74,6 +74,7 @@ type rebasing struct {
 	runs     []store.SourceRun
 
 	drop    map[[2]int]bool // the messages to be forgotten, by run and place in it
+	stands  map[[2]int]bool // those that account for one of another folder
 	wanting []*wanting
 	supply  []*supply
 	added   []store.Message
@@ -101,7 +102,7 @@ type supply struct {
 
 // lookAtBoth lists one folder on both sides.
 func (j *job) lookAtBoth(ctx context.Context, f *folder) (b *rebasing, err error) {
-	b = &rebasing{f: f, sizes: map[uint32]int64{}, source: map[uint32]int64{}, drop: map[[2]int]bool{}}
+	b = &rebasing{f: f, sizes: map[uint32]int64{}, source: map[uint32]int64{}, drop: map[[2]int]bool{}, stands: map[[2]int]bool{}}
 	if b.runs, err = j.m.o.Store.Runs(ctx, f.ID); err != nil {
 		return nil, err
 	}
@@ -359,8 +360,10 @@ func matchRebased(all []*rebasing) {
 			}
 			s := here[w.digest][0]
 			here[w.digest] = here[w.digest][1:]
-			b.take(s)
-			w.done = true
+			s.taken, w.done = true, true
+			if s.known {
+				b.drop[s.run] = true
+			}
 			b.added = append(b.added, store.Message{SourceUID: w.uid, TargetUID: s.uid, Digest: w.digest, Octets: b.sizes[s.uid], Shows: w.shows})
 		}
 		for _, s := range b.supply {
@@ -375,7 +378,11 @@ func matchRebased(all []*rebasing) {
 			if w.done || !w.known || len(spots) == 0 {
 				continue
 			}
-			spots[0].b.take(spots[0].s)
+			// It stays in the ledger as one that has left the source, and is none any
+			// more that was copied: then it would be removed for that.
+			if at := spots[0]; at.s.known {
+				at.b.stands[at.s.run] = true
+			}
 			elsewhere[w.digest] = spots[1:]
 			b.added = append(b.added, store.Message{SourceUID: w.uid, Digest: w.digest, Shows: w.shows})
 		}
@@ -403,34 +410,26 @@ func (j *job) standing(ctx context.Context, of []candidate) (map[store.Digest]in
 	return count, err
 }
 
-// take gives a message of the target to one of the source: the ledger has it no
-// more for another one.
-func (b *rebasing) take(s *supply) {
-	s.taken = true
-	if s.known {
-		b.drop[s.run] = true
-	}
-}
-
 // result is what the ledger is to say of the folder.
 func (b *rebasing) result() store.Rebased {
 	f := b.f.Folder
 	f.TargetUIDValidity, f.Matched = b.validity, true
 	r := store.Rebased{Folder: f, Added: b.added}
 	for i, run := range b.runs {
-		changed := store.RebasedRun{SourceRun: run}
+		changed, same := store.RebasedRun{SourceRun: run}, true
 		for n, d := range run.Digests {
 			if b.drop[[2]int{i, n}] {
 				continue
 			}
-			m := store.Message{SourceUID: run.SourceFirst + uint32(n), Digest: d, Appended: run.Appended}
+			m := store.Message{SourceUID: run.SourceFirst + uint32(n), Digest: d, Appended: run.Appended && !b.stands[[2]int{i, n}]}
+			same = same && m.Appended == run.Appended
 			if run.TargetFirst != 0 {
 				m.TargetUID = run.TargetFirst + uint32(n)
 				m.Octets = b.sizes[m.TargetUID]
 			}
 			changed.Kept = append(changed.Kept, m)
 		}
-		if len(changed.Kept) < len(run.Digests) {
+		if !same || len(changed.Kept) < len(run.Digests) {
 			r.Changed = append(r.Changed, changed)
 		}
 	}

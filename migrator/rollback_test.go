@@ -116,6 +116,7 @@ func lived(source, target *fakeServer, round int) map[string]int {
 	want[message(1000*round, "new")]++
 	target.pull("INBOX", message(5*round, strings.Repeat("x", 5*round%7)))
 	target.carry("INBOX", "Projects/new", message(7*round, strings.Repeat("x", 7*round%7)))
+	target.carry("INBOX", "Work", message(16+round, strings.Repeat("x", (16+round)%7))) // where an equal one is
 	copied := message(9*round, strings.Repeat("x", 9*round%7))
 	target.put("Work", copied)
 	want[copied]++
