@@ -19,6 +19,7 @@ import (
 
 	"migproxy/admin"
 	"migproxy/config"
+	"migproxy/migrator"
 	"migproxy/migrator/verify"
 	"migproxy/store"
 )
@@ -33,6 +34,7 @@ type world struct {
 	stop      func() error
 	// verify, if set, takes the migrator's place.
 	verify func(context.Context, store.Account, bool, func(verify.Progress)) verify.Account
+	plan   func(context.Context, store.Account) (migrator.RollbackPlan, error)
 }
 
 // dir is a directory whose path is short enough for a socket.
@@ -51,7 +53,8 @@ func (w *world) options(t *testing.T) admin.Options {
 		Listening: w.listening.Load, Version: "v0",
 		Verify: func(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account {
 			return w.verify(ctx, a, deep, progress)
-		}, Log: zaptest.NewLogger(t)}
+		},
+		PlanRollback: func(ctx context.Context, a store.Account) (migrator.RollbackPlan, error) { return w.plan(ctx, a) }, Log: zaptest.NewLogger(t)}
 }
 
 func start(t *testing.T) *world {

@@ -81,6 +81,11 @@ type Account struct {
 	NeedsPassword bool `json:"needs_password"`
 	// Finishing: the last pass over an active account is going on.
 	Finishing bool `json:"finishing"`
+	// RollingBack: the account is being taken back to its source, or waits for a
+	// worker that does so.
+	RollingBack bool `json:"rolling_back"`
+	// RolledBackAt is when it was, if it has not begun to move anew.
+	RolledBackAt time.Time `json:"rolled_back_at,omitzero"`
 }
 
 func (s *Server) viewAccount(a store.Account) Account {
@@ -90,6 +95,7 @@ func (s *Server) viewAccount(a store.Account) Account {
 		Attempts: a.Attempts, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, ProgressAt: a.ProgressAt, FlippedAt: a.FlippedAt,
 		CaughtUpAt: a.CaughtUpAt, NeedsPassword: a.NeedsPassword, Finishing: a.Finishing != store.NotFinishing,
+		RollingBack: a.RollingBack != store.NotRollingBack, RolledBackAt: a.RolledBackAt,
 	}
 	if a.HasPassword {
 		v.PasswordExpires = a.PasswordUsedAt.Add(s.Config.State.CredentialsMaxAge.Std())

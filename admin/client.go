@@ -99,8 +99,8 @@ func (c *Client) Account(ctx context.Context, address string) (a AccountDetail, 
 	return a, err
 }
 
-// Retry makes a waiting, failed or conflicting account go on at once, and
-// passes over an active one. password may be zero.
+// Retry makes a waiting, failed or conflicting account go on at once, passes over
+// an active one, and has one move anew that was taken back. password may be zero.
 func (c *Client) Retry(ctx context.Context, address string, password config.Secret) (a Account, err error) {
 	err = c.send(ctx, http.MethodPost, accountPath(address)+"/retry", RetryRequest{Password: []byte(password.Reveal())}, &a)
 	return a, err

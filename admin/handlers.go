@@ -47,6 +47,8 @@ func (s *Server) apiHandler() http.Handler {
 	mux.HandleFunc("POST /v1/accounts/{address}/retry", answer(s, s.retry))
 	mux.HandleFunc("POST /v1/accounts/{address}/exclude", answer(s, s.exclude))
 	mux.HandleFunc("POST /v1/accounts/{address}/adopt", answer(s, s.adopt))
+	mux.HandleFunc("GET /v1/accounts/{address}/rollback", s.planRollback)
+	mux.HandleFunc("POST /v1/accounts/{address}/rollback", answer(s, s.rollback))
 	mux.HandleFunc("PUT /v1/accounts/{address}/login-aliases", answer(s, s.giveLoginAlias))
 	mux.HandleFunc("DELETE /v1/accounts/{address}/login-aliases", answer(s, s.removeLoginAlias))
 	mux.HandleFunc("POST /v1/accounts/states", answer(s, s.states))
@@ -349,8 +351,11 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 	}
 	again, err := s.retryWith(ctx, a, password)
 	if errors.Is(err, store.ErrChanged) {
-		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed, in conflict or active can be tried again",
+		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed, in conflict, active or taken back can be tried again",
 			a.Identity.Address(), a.State))
+	}
+	if err == nil && a.State == store.Excluded {
+		err = s.Store.Event(ctx, a.Identity.Address(), fmt.Sprintf("'%s' is to move anew", a.Identity.Address()))
 	}
 	return s.viewAccount(again), err
 }
@@ -411,7 +416,11 @@ func (s *Server) exclude(ctx context.Context, r *http.Request) (Account, error) 
 	}
 	a, err := s.Store.Exclude(ctx, id)
 	if errors.Is(err, store.ErrChanged) {
-		return Account{}, conflict(fmt.Sprintf("%s lives on the target already and cannot be kept at the source", id.Address()))
+		text := fmt.Sprintf("%s lives on the target already and cannot be kept at the source", id.Address())
+		if a.CanRollBack() {
+			text += fmt.Sprintf("; `migproxy account rollback %s` takes it back there, with the mail that is new on the target", id.Address())
+		}
+		return Account{}, conflict(text)
 	}
 	if taken, is := errors.AsType[*store.NameTakenError](err); is {
 		return Account{}, conflict(taken.Error())

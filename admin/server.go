@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"migproxy/config"
+	"migproxy/migrator"
 	"migproxy/migrator/verify"
 	"migproxy/store"
 )
@@ -42,9 +43,11 @@ type Options struct {
 	Listening func() bool
 	// Verify compares an account on both servers, and tells its progress to one
 	// goroutine at a time.
-	Verify  func(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account
-	Version string
-	Log     *zap.Logger
+	Verify func(ctx context.Context, a store.Account, deep bool, progress func(verify.Progress)) verify.Account
+	// PlanRollback says what taking an account back would copy to its source.
+	PlanRollback func(ctx context.Context, a store.Account) (migrator.RollbackPlan, error)
+	Version      string
+	Log          *zap.Logger
 }
 
 // Server answers the administrator.

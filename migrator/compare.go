@@ -138,7 +138,15 @@ func (j *job) noCopies(ctx context.Context, f *folder, runs []store.Run, surplus
 	if err != nil {
 		return err
 	}
+	standing, err := j.standing(ctx, read)
+	if err != nil {
+		return err
+	}
 	for _, c := range read {
+		if standing[c.sum.canonical] > 0 { // for a message of another folder
+			standing[c.sum.canonical]--
+			continue
+		}
 		if of, double := known[c.sum.canonical]; double {
 			return &halt{state: store.Failed, reason: errorCompare,
 				err: fmt.Errorf("the target's folder %s has UID %d once more as UID %d, and the source has no second one: remove UID %d, then retry", f.Target, of, c.uid, c.uid)}

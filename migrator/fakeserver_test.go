@@ -215,6 +215,8 @@ type fakeSession struct {
 	w    *bufio.Writer
 	open *fakeBox
 	user bool
+
+	readOnly bool // what is open
 }
 
 func (s *fakeSession) printf(format string, args ...any) { _, _ = fmt.Fprintf(s.w, format, args...) }
@@ -327,12 +329,14 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 			return no("[NONEXISTENT] no such mailbox")
 		}
 		s.printf("* STATUS %q (MESSAGES %d UIDNEXT %d UIDVALIDITY %d)\r\n", b.name, len(b.mails), b.next, b.validity)
+	case "CLOSE":
+		s.open = nil
 	case "SELECT", "EXAMINE":
 		b := f.find(unquote(args))
 		if b == nil {
 			return no("[NONEXISTENT] no such mailbox")
 		}
-		s.open = b
+		s.open, s.readOnly = b, name == "EXAMINE"
 		if f.flags != "" {
 			s.printf("* FLAGS (%s)\r\n", f.flags)
 		}
@@ -486,6 +490,10 @@ func (s *fakeSession) append(tag string, texts, literals []string) error {
 		v = f.onAppend(f.appends, mails)
 	}
 	b := f.find(name)
+	if b != nil && b == s.open && s.readOnly { // a Courier's way
+		s.printf("%s NO Current box is selected READ-ONLY.\r\n", tag)
+		return nil
+	}
 	if b == nil {
 		s.printf("%s NO [TRYCREATE] no such mailbox\r\n", tag)
 		return nil

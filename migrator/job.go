@@ -106,6 +106,9 @@ func (j *job) run(ctx context.Context) error {
 	if j.stop.Err() != nil {
 		return errStopped
 	}
+	if j.claim.Account.RollingBack != store.NotRollingBack {
+		return j.rollBack(ctx)
+	}
 	if alone, err := j.aliasesAlone(ctx); err != nil {
 		return err
 	} else if alone {
@@ -119,6 +122,9 @@ func (j *job) run(ctx context.Context) error {
 		return j.setPassword(ctx)
 	}
 	if j.claim.Account.State == store.Active {
+		if err := j.settleGivenUp(ctx); err != nil {
+			return err
+		}
 		if err := j.carryOutAliases(ctx); err != nil {
 			return err
 		}
@@ -145,6 +151,9 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	if err := j.connectTarget(ctx); err != nil {
+		return err
+	}
+	if err := j.rebase(ctx); err != nil {
 		return err
 	}
 	if err := j.copyAll(ctx); err != nil {

@@ -52,6 +52,20 @@ const (
 	stepFlipClosing     = "flip.closing"
 	stepFlipHeld        = "flip.held"
 	stepFlipVerified    = "flip.verified"
+
+	stepRollbackHeld          = "rollback.held"
+	stepReturnFolderBefore    = "rollback.folder.before"
+	stepReturnFolderCreated   = "rollback.folder.created"
+	stepReturnIntentBefore    = "rollback.intent.before"
+	stepReturnIntentCommitted = "rollback.intent.committed"
+	stepReturned              = "rollback.sent"
+	stepReturnLooked          = "rollback.looked"
+	stepReturnSettleBefore    = "rollback.settle.before"
+	stepReturnSettled         = "rollback.settle.committed"
+	stepRollbackEndBefore     = "rollback.end.before"
+	stepRolledBack            = "rollback.end.committed"
+	stepRebaseBefore          = "rollback.rebase.before"
+	stepRebased               = "rollback.rebase.committed"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -96,6 +110,18 @@ func FlipSteps() []string {
 		stepRenameCommitted, stepRenameDone, stepRenameSettled, stepFolderRemoved,
 		stepFlipClosing, stepFlipHeld, stepFlipVerified}
 }
+
+// RollbackSteps lists the names of the steps at which an account is taken back to
+// its source, in their order.
+func RollbackSteps() []string {
+	return []string{stepRollbackHeld, stepReturnFolderBefore, stepReturnFolderCreated,
+		stepReturnIntentBefore, stepReturnIntentCommitted, stepReturned, stepReturnLooked,
+		stepReturnSettleBefore, stepReturnSettled, stepRollbackEndBefore, stepRolledBack}
+}
+
+// RebaseSteps lists the names of the steps at which the ledger of an account that
+// moves anew is rebased.
+func RebaseSteps() []string { return []string{stepRebaseBefore, stepRebased} }
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

@@ -32,7 +32,7 @@ func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
 		return nil, l.askTheSource(ctx)
 	case actRelayTarget:
 		l.keepUp(ctx)
-		return l.relay(l.target)
+		return l.relayToTarget(ctx)
 	case actRelaySource:
 		// The account may flip while this session goes on.
 		if l.facts.account != nil && parked(l.facts.account.State) && !l.facts.delegated {

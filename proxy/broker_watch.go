@@ -27,6 +27,7 @@ type watch struct {
 	end     func()        // may be nil
 	done    chan struct{} // closed when the change came
 	parked  bool          // its session is in a parked mailbox
+	target  bool          // its session is on the target, and ends when the account is taken back
 }
 
 // add begins a watch, which lasts until the account is written and until is true of
@@ -61,7 +62,7 @@ func (w *watches) changed(c store.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for o := range w.byAddress[c.Address] {
-		if o.until(c) {
+		if o.until(c) || o.target && c.RollingBack == store.RollbackUnderWay {
 			w.endLocked(o)
 		}
 	}
@@ -95,6 +96,13 @@ func (o *watch) markParked() {
 	o.owner.mu.Lock()
 	defer o.owner.mu.Unlock()
 	o.parked = true
+}
+
+// markOnTarget says that the watch's session is on the target.
+func (o *watch) markOnTarget() {
+	o.owner.mu.Lock()
+	defer o.owner.mu.Unlock()
+	o.target = true
 }
 
 // parked lists the addresses with sessions in parked mailboxes.

@@ -74,6 +74,8 @@ func decide(f facts) verdict {
 		return onlyTarget(f)
 	case f.account != nil && held(*f.account):
 		return act(actAwait)
+	case f.account != nil && f.account.RollingBack == store.RollbackUnderWay:
+		return rejectWith(upstream.Held) // nothing is to be written on the target, for a while
 	case f.delegated:
 		return decideDelegated(f)
 	case f.account == nil:
@@ -234,7 +236,11 @@ func decideMoving(f facts) verdict {
 		if f.worksOnSource() {
 			break // the target has half of it
 		}
-		// The target may have the account already, with a password proved before.
+		// The target may have the account already, with a password proved before. That
+		// of an account which was taken back is an old one.
+		if !f.account.RolledBackAt.IsZero() {
+			break
+		}
 		switch f.target {
 		case 0:
 			return act(actAskTarget)
@@ -270,8 +276,8 @@ func decideKept(f facts) verdict {
 		return act(actRelaySource)
 	case upstream.Miss:
 		o := f.account.Origin
-		if o == store.OriginFree || o == store.OriginCreated {
-			return rejectWith(upstream.Miss) // what is on the target may be our own half-made account
+		if o == store.OriginFree || o == store.OriginCreated || !f.account.RolledBackAt.IsZero() {
+			return rejectWith(upstream.Miss) // what is on the target may be our own half-made account, or was left
 		}
 		return onlyTarget(f)
 	}

@@ -77,15 +77,35 @@ type Account struct {
 	// account began. An account that was at_source for long is not stale when it
 	// begins.
 	ProgressAt time.Time
-	// FlippedAt is when the account began to live on the target; zero before.
+	// FlippedAt is when the account began to live on the target; zero before, and
+	// once it was taken back.
 	FlippedAt time.Time
 	// CaughtUpAt is when the source was last found to have nothing new for an
 	// active account; zero before.
 	CaughtUpAt time.Time
+	// RollingBack says how far the taking back of an account that lives on the
+	// target has come.
+	RollingBack RollingBack
 	// RolledBackAt is when the account was taken back from the target to its
-	// source; zero if it never was, or has begun to move anew.
+	// source; zero if it never was, or has begun to move anew: then its ledger
+	// says again what is on the target.
 	RolledBackAt time.Time
 }
+
+// RollingBack says how far the taking back of an account that lives on the target
+// has come.
+type RollingBack string
+
+// The values of RollingBack.
+const (
+	NotRollingBack RollingBack = ""
+	// RollbackWanted: the administrator has asked for it. The account lives on the
+	// target until a worker begins.
+	RollbackWanted RollingBack = "wanted"
+	// RollbackUnderWay: a worker copies what is new on the target to the source, and
+	// logins wait.
+	RollbackUnderWay RollingBack = "under_way"
+)
 
 // Flipping says how far the flip of an account that is parked at its source has
 // come.
@@ -149,6 +169,8 @@ type Change struct {
 	State     State
 	Origin    Origin
 	Flipping  Flipping
+	// RollingBack is that of the account.
+	RollingBack RollingBack
 	// Finished is the domain that is finished; then the other fields are zero.
 	Finished string
 }

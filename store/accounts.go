@@ -15,7 +15,7 @@ const accountColumns = `id, login, local, domain, state, origin, mode, reason,
 	messages, bytes, expected, set_aside, attempts, password_version,
 	COALESCE((SELECT MAX(used_at) FROM credentials WHERE account_id = accounts.id), 0),
 	needs_password, finishing, due, created_at, updated_at, progress_at, flipped_at, caught_up_at,
-	flipping, rolled_back_at`
+	flipping, rolling_back, rolled_back_at`
 
 func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
 	var a Account
@@ -24,7 +24,7 @@ func scanAccount(row interface{ Scan(...any) error }) (Account, error) {
 		&a.State, &a.Origin, &a.Mode, &a.Reason,
 		&a.Messages, &a.Bytes, &a.Expected, &a.SetAside, &a.Attempts, &a.PasswordVersion,
 		&used, &a.NeedsPassword, &a.Finishing, &due, &created, &updated, &progress, &flipped, &caughtUp,
-		&a.Flipping, &rolledBack)
+		&a.Flipping, &a.RollingBack, &rolledBack)
 	a.HasPassword, a.PasswordUsedAt = used != 0, moment(used)
 	a.Due, a.CreatedAt, a.UpdatedAt = moment(due), moment(created), moment(updated)
 	a.ProgressAt, a.FlippedAt, a.CaughtUpAt = moment(progress), moment(flipped), moment(caughtUp)
@@ -58,7 +58,8 @@ func (x *tx) accountByID(id int64) (Account, error) {
 func (x *tx) written(id int64) (Account, error) {
 	a, err := x.accountByID(id)
 	if err == nil {
-		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Flipping: a.Flipping})
+		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Origin: a.Origin,
+			Flipping: a.Flipping, RollingBack: a.RollingBack})
 	}
 	return a, err
 }
@@ -232,7 +233,8 @@ func (s *Store) Exclude(ctx context.Context, id config.Identity) (Account, error
 
 // Retry makes a waiting, failed or conflicting account due at once, back in
 // the state in which its work stopped, and an active one due for another pass,
-// with what is set aside tried anew. A conflicting account is looked up anew.
+// with what is set aside tried anew. A conflicting account is looked up anew. One
+// that was taken back from the target moves anew, at its owner's next login.
 // Others return ErrChanged.
 func (s *Store) Retry(ctx context.Context, address string) (a Account, err error) {
 	err = s.write(ctx, func(x *tx) error {
@@ -282,6 +284,8 @@ func (x *tx) retry(a Account) error {
 			(SELECT id FROM folders WHERE account_id = $1)`, a.ID); err != nil {
 			return err
 		}
+	case Excluded:
+		return x.moveAnew(a, Waiting, "it was taken back, and moves anew at its owner's next login", time.Time{})
 	default:
 		return ErrChanged
 	}

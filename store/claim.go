@@ -31,8 +31,8 @@ type Claim struct {
 // TakeBack frees what a predecessor of this process held.
 func (s *Store) TakeBack(ctx context.Context, owner string) error {
 	return s.write(ctx, func(x *tx) error {
-		_, err := x.exec(`UPDATE accounts SET owner = '', lease_until = 0, flipping = '', fence = fence + 1
-			WHERE owner = $1`, owner)
+		_, err := x.exec(`UPDATE accounts SET owner = '', lease_until = 0, flipping = '',
+			rolling_back = `+rollbackPutDown+`, fence = fence + 1 WHERE owner = $1`, owner)
 		return err
 	})
 }
@@ -47,7 +47,7 @@ const claimable = `(state IN ('finished', 'excluded') OR domain NOT IN (SELECT n
 	OR state = 'active' AND ` + aliasesDue + `)`
 
 // ClaimNext claims the account that has been due for longest, those that are to
-// be caught up after those that are being moved or finished; nil when none is.
+// be caught up after those that are being moved, finished or taken back; nil when none is.
 // owner must not be empty. A waiting or failed account goes on in the state in
 // which its work stopped: provisioning or copying. One of a finished domain, whose
 // source is not asked any more, is claimed for its aliases alone.
@@ -59,13 +59,14 @@ func (s *Store) ClaimNext(ctx context.Context, owner string, lease time.Duration
 	err := s.write(ctx, func(x *tx) error {
 		now := time.Now()
 		c := &Claim{store: s}
-		err := x.get(`UPDATE accounts SET owner = $1, lease_until = $2, flipping = '', fence = fence + 1, woken = FALSE,
+		err := x.get(`UPDATE accounts SET owner = $1, lease_until = $2, flipping = '',
+			rolling_back = `+rollbackPutDown+`, fence = fence + 1, woken = FALSE,
 			state = CASE WHEN state NOT IN ('waiting', 'failed') THEN state
 				WHEN origin IN ('created', 'adopted') THEN 'copying' ELSE 'provisioning' END,
 			updated_at = $3
 			WHERE id = (SELECT id FROM accounts
 				WHERE due > 0 AND due <= $3 AND (owner = '' OR lease_until < $3) AND `+claimable+`
-				ORDER BY due + CASE WHEN state = 'active' AND finishing = '' THEN $4 ELSE 0 END, id LIMIT 1)
+				ORDER BY due + CASE WHEN state = 'active' AND finishing = '' AND rolling_back = '' THEN $4 ELSE 0 END, id LIMIT 1)
 			RETURNING id, fence`,
 			[]any{owner, millis(now.Add(lease)), millis(now), catchUpPatience.Milliseconds()}, &c.id, &c.fence)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -203,7 +204,7 @@ func (c *Claim) Release(ctx context.Context, to State, reason string, due time.T
 		return err
 	}, `state = $3, reason = $4, due = CASE WHEN woken THEN $1 ELSE $5 END,
 		finishing = CASE WHEN $6 AND NOT woken AND (attempts + 1 >= $7 OR $5 = 0) THEN '' ELSE finishing END,
-		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END,
+		attempts = CASE WHEN $6 THEN attempts + 1 ELSE 0 END, rolling_back = `+rollbackPutDown+`,
 		woken = FALSE, flipping = '', owner = '', lease_until = 0, fence = fence + 1`,
 		to, plain(reason), millis(due), failed, finishTries)
 	if err == nil {

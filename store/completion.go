@@ -69,7 +69,8 @@ func quoted(states []State) string {
 }
 
 // Complete begins the last pass over every active account of a stopped domain;
-// those with messages set aside are left out unless without is true. An active
+// those with messages set aside are left out unless without is true, and so are
+// those that are being taken back. An active
 // or finished domain is ErrChanged. Where there is none, this ends the
 // completion as SettleCompletion does.
 func (s *Store) Complete(ctx context.Context, domain string, how Completing, without bool) error {
@@ -87,7 +88,7 @@ func (s *Store) Complete(ctx context.Context, domain string, how Completing, wit
 		}
 		// woken: a catch-up that is under way must not put the account to rest.
 		_, err = x.exec(`UPDATE accounts SET finishing = $1, due = $2, attempts = 0, woken = TRUE, updated_at = $2
-			WHERE domain = $3 AND state = 'active' AND (set_aside = 0 OR $4)`,
+			WHERE domain = $3 AND state = 'active' AND rolling_back = '' AND (set_aside = 0 OR $4)`,
 			finishing, time.Now().UnixMilli(), domain, without)
 		if err != nil {
 			return err
@@ -163,9 +164,9 @@ func (x *tx) forgetDomain(domain string) error {
 		return err
 	}
 	x.erased = x.erased || n > 0
-	_, err = x.exec(`UPDATE accounts SET due = CASE WHEN state = 'active' AND `+aliasesDue+` THEN $2 ELSE 0 END, woken = FALSE,
-		needs_password = FALSE, owner = '', lease_until = 0, fence = fence + 1
-		WHERE domain = $1 AND state NOT IN ('finished', 'excluded') AND (due > 0 OR owner <> '' OR needs_password)`,
+	_, err = x.exec(`UPDATE accounts SET due = CASE WHEN state IN ('active', 'finished') AND `+aliasesDue+` THEN $2 ELSE 0 END,
+		woken = FALSE, needs_password = FALSE, rolling_back = '', owner = '', lease_until = 0, fence = fence + 1
+		WHERE domain = $1 AND (rolling_back <> '' OR state NOT IN ('finished', 'excluded') AND (due > 0 OR owner <> '' OR needs_password))`,
 		domain, time.Now().UnixMilli())
 	return err
 }

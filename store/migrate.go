@@ -10,9 +10,10 @@ import (
 
 // Migrate is Begin by the administrator's command, whatever the wave: it also
 // makes an account go on that waits, failed or is in conflict, adopts with
-// Adopt one that is native or in conflict, and notes aliases. Without a password
+// Adopt one that is native or in conflict, moves anew what was taken back, and
+// notes aliases. Without a password
 // the account is moved with the help of a master user. An account that has moved,
-// or is excluded, is ErrChanged; begun is false for one that is being moved
+// or is excluded otherwise, is ErrChanged; begun is false for one that is being moved
 // already.
 func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun bool, err error) {
 	err = s.write(ctx, func(x *tx) error {
@@ -33,6 +34,11 @@ func (s *Store) Migrate(ctx context.Context, n NewAccount) (a Account, begun boo
 			err = s.begin(x, a.ID, n, now)
 		case a.State == Provisioning, a.State == Copying:
 			err = s.moreOf(x, a, n, now)
+		case a.State == Excluded && !n.Adopt && n.Mode == config.ModeAccounts:
+			begun = true
+			if err = x.moveAnew(a, Copying, "", now); err == nil {
+				err = s.moreOf(x, a, n, now)
+			}
 		case a.State == Waiting, a.State == Failed, a.State == Conflict:
 			begun = true
 			if err = s.moreOf(x, a, n, now); err == nil {

@@ -86,6 +86,7 @@ func newAccount(connect connector) *cobra.Command {
 		newRetry(connect),
 		newAct(connect, "adopt", "Copy the mail of an account in conflict into what the target has under its name", "is copied into what is there", (*admin.Client).Adopt),
 		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
+		newRollback(connect),
 		newLoginAlias(connect),
 	)
 	return cmd
@@ -118,7 +119,11 @@ func newAct(connect connector, verb, short, done string,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s)\n", printable(a.Address), done, a.State)
+			text := fmt.Sprintf("%s %s (%s)", printable(a.Address), done, a.State)
+			if a.Error != "" {
+				text += ": " + printable(a.Error)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 			return err
 		},
 	}
@@ -126,7 +131,7 @@ func newAct(connect connector, verb, short, done string,
 
 func newRetry(connect connector) *cobra.Command {
 	var file string
-	cmd := newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now; look at an active one's source", "goes on",
+	cmd := newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now; look at an active one's source; move one anew that was taken back", "goes on",
 		func(c *admin.Client, ctx context.Context, address string) (a admin.Account, err error) {
 			var password config.Secret
 			if file != "" {
@@ -138,7 +143,8 @@ func newRetry(connect connector) *cobra.Command {
 		})
 	cmd.Long = `Makes the work on an account go on at once, in place of its next pause. For an
 account that lives on the target it is a catch-up, and messages that the target
-refused are offered to it again.`
+refused are offered to it again. One that was taken back (account rollback) moves
+anew at its owner's next login.`
 	cmd.Flags().StringVar(&file, "password-file", "", "a `file` with the account's password, where the one kept is no longer taken")
 	return cmd
 }
@@ -197,6 +203,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"First seen", showTime(a.CreatedAt)},
 		{"Last progress", showTime(a.ProgressAt)},
 		{"Moved", showTime(a.FlippedAt)},
+		{"Taken back", showTime(a.RolledBackAt)},
 		{"Next attempt", showTime(a.Due)},
 	}
 	if err := writeTable(w, rows); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"migproxy/admin"
 	"migproxy/config"
+	"migproxy/migrator"
 	"migproxy/store"
 )
 
@@ -60,6 +61,8 @@ log: { level: debug, format: json, file: %[1]s/migproxy.log }
 type world struct {
 	config string
 	store  *store.Store
+	// plan takes the migrator's place.
+	plan func(context.Context, store.Account) (migrator.RollbackPlan, error)
 }
 
 func startWorld(t *testing.T) *world {
@@ -80,7 +83,8 @@ func startWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	server, err := admin.Listen(admin.Options{Config: cfg, Store: w.store, Registry: prometheus.NewRegistry(),
-		Listening: func() bool { return true }, Version: "v1.2.3", Log: log})
+		Listening: func() bool { return true }, Version: "v1.2.3", Log: log,
+		PlanRollback: func(ctx context.Context, a store.Account) (migrator.RollbackPlan, error) { return w.plan(ctx, a) }})
 	if err != nil {
 		t.Fatal(err)
 	}

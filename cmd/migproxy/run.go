@@ -67,7 +67,7 @@ func run(ctx context.Context, o runOptions) (err error) {
 	defer h.broker.Close()
 	// The administrator's door first: whoever reaches the proxy can ask about it.
 	h.admin, err = admin.Listen(admin.Options{Config: o.Config, Store: s, Registry: registry,
-		Listening: h.listening.Load, Verify: h.migrator.Verify, Version: version(), Log: o.Log.Named("admin")})
+		Listening: h.listening.Load, Verify: h.migrator.Verify, PlanRollback: h.migrator.PlanRollback, Version: version(), Log: o.Log.Named("admin")})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ CREATE TABLE accounts (
     began_at         BIGINT NOT NULL DEFAULT 0,
     progress_at      BIGINT NOT NULL DEFAULT 0,
     flipped_at       BIGINT NOT NULL DEFAULT 0
-, needs_password BOOLEAN NOT NULL DEFAULT FALSE, finishing TEXT NOT NULL DEFAULT '', caught_up_at BIGINT NOT NULL DEFAULT 0, flipping TEXT NOT NULL DEFAULT '', rolled_back_at BIGINT NOT NULL DEFAULT 0, failing BOOLEAN NOT NULL DEFAULT FALSE);
+, needs_password BOOLEAN NOT NULL DEFAULT FALSE, finishing TEXT NOT NULL DEFAULT '', caught_up_at BIGINT NOT NULL DEFAULT 0, flipping TEXT NOT NULL DEFAULT '', rolled_back_at BIGINT NOT NULL DEFAULT 0, failing BOOLEAN NOT NULL DEFAULT FALSE, rolling_back TEXT NOT NULL DEFAULT '');
 
 CREATE INDEX accounts_due ON accounts (due) WHERE due > 0;
 
@@ -181,6 +181,17 @@ CREATE TABLE refusals (
     reason             TEXT NOT NULL,
     PRIMARY KEY (folder_id, source_uidvalidity, source_uid)
 );
+
+CREATE TABLE rollback_intents (
+    id                 INTEGER PRIMARY KEY,
+    folder_id          BIGINT NOT NULL REFERENCES folders (id),
+    source_uidvalidity BIGINT NOT NULL,
+    source_uidnext     BIGINT NOT NULL,
+    target_uidvalidity BIGINT NOT NULL,
+    messages           BYTEA NOT NULL
+);
+
+CREATE INDEX rollback_intents_folder ON rollback_intents (folder_id);
 
 CREATE TABLE runs (
     folder_id          BIGINT NOT NULL REFERENCES folders (id),

@@ -33,3 +33,19 @@ ALTER TABLE domains ADD COLUMN stopped_because TEXT NOT NULL DEFAULT '';
 -- anew since.
 ALTER TABLE accounts ADD COLUMN failing BOOLEAN NOT NULL DEFAULT FALSE;
 CREATE INDEX accounts_failing ON accounts (domain) WHERE failing;
+
+-- How far the taking back of an account that lives on the target has come: wanted
+-- or under_way; empty where nobody asked for it.
+ALTER TABLE accounts ADD COLUMN rolling_back TEXT NOT NULL DEFAULT '';
+
+-- Batches of messages that are about to be appended to the source, of accounts
+-- that are taken back.
+CREATE TABLE rollback_intents (
+    id                 INTEGER PRIMARY KEY,
+    folder_id          BIGINT NOT NULL REFERENCES folders (id),
+    source_uidvalidity BIGINT NOT NULL,
+    source_uidnext     BIGINT NOT NULL,
+    target_uidvalidity BIGINT NOT NULL,
+    messages           BYTEA NOT NULL
+);
+CREATE INDEX rollback_intents_folder ON rollback_intents (folder_id);
