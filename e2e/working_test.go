@@ -26,11 +26,14 @@ type workingUser struct {
 	IMAP        int               `json:"imap"`
 	IMAPS       int               `json:"imaps,omitempty"`
 	Seed        uint64            `json:"seed"`
-	Messages    int               `json:"messages"` // that he has from the start
-	After       int               `json:"after"`    // what he does after the flip
-	Limit       int               `json:"limit"`    // seconds until the flip
-	Own         []string          `json:"own"`      // folders that the target makes by itself
+	Messages    int               `json:"messages"`        // that he has from the start
+	After       int               `json:"after"`           // what he does after the flip
+	Limit       int               `json:"limit"`           // seconds until the flip
+	Stays       bool              `json:"stays,omitempty"` // ends then, and is not to flip
+	Rests       []float64         `json:"rests,omitempty"` // seconds; how he rests
+	Own         []string          `json:"own"`             // folders that the target makes by itself
 	Phone       string            `json:"phone,omitempty"`
+	RenamesOnce bool              `json:"renames_once,omitempty"` // no folder that was renamed before
 	Crashes     bool              `json:"crashes,omitempty"`
 	Transcript  string            `json:"transcript"`
 }
@@ -217,6 +220,7 @@ func differences(want, got view) error {
 // office is a source with a working user in it, and the target that he comes to.
 type office struct {
 	source endpoint
+	server *servers.Dovecot // the source, if it is one
 	target *servers.Dovecot
 	look   func() view // at the source
 	user   workingUser
@@ -225,7 +229,7 @@ type office struct {
 func dovecotOffice(t testing.TB) *office {
 	s := servers.StartDovecot(t, servers.DovecotOptions{Separator: sourceSep, Prefix: sourcePrefix, SentName: "Gesendet"})
 	s.AddUser(user, workPassword)
-	o := &office{source: dovecotEndpoint(s)}
+	o := &office{source: dovecotEndpoint(s), server: s}
 	o.user.SourceNames = map[string]string{"Sent": "Gesendet"}
 	return o.ready(t, s.IMAP)
 }
@@ -233,6 +237,7 @@ func dovecotOffice(t testing.TB) *office {
 func courierOffice(t testing.TB) *office {
 	c := servers.StartCourier(t, map[string]string{user: workPassword})
 	o := &office{source: endpoint{imap: c.IMAP, pop3: c.POP3, tls: "none"}}
+	o.user.RenamesOnce = true // or a Courier 5.0 ends with "Fatal error: Not a directory"
 	return o.ready(t, c.IMAP)
 }
 
@@ -266,5 +271,77 @@ func (o *office) settings() settings {
 		provision: fmt.Sprintf("{ driver: passwd-file, path: %s, lock: %s }", o.target.PasswdFile, filepath.Join(o.target.Dir, "users", "lock")),
 		domain:    "    parking: { mode: source, flip: { messages: 50 } }\n",
 		migration: "settle_quiet: 500ms, rate: { messages: 60 }",
+	}
+}
+
+// works lets the user work through the proxy until the flip and a little longer,
+// and holds both servers against his model.
+func (o *office) works(t testing.TB, seed uint64) {
+	t.Helper()
+	p := newProxy(t, binary, o.settings())
+	u := o.user
+	u.IMAP, u.IMAPS, u.Seed, u.After, u.Limit = p.imap, p.imaps, seed, 12, 120
+	u.Phone = filepath.Join(t.TempDir(), "phone")
+	w := startWorker(t, u)
+	p.start()
+	w.goOn()
+	n := w.await("flipped")
+	t.Logf("seed %d: %d things done before the flip, %d connections lost quietly, %d commands repeated, mbsync run %d times and cut %d times, logins %v",
+		seed, n.Stats.Before, n.Stats.Cut, n.Stats.Repeated, n.Stats.Mbsync, n.Stats.MbsyncCut, n.Stats.Logins)
+	if n.Stats.Before < 20 {
+		t.Errorf("he did %d things before the flip: that is no work", n.Stats.Before)
+	}
+	source := o.flipped(t, p, n)
+	w.goOn()
+	o.ended(t, source, w.await("done"))
+	if t.Failed() {
+		t.Log(tail(readFile(t, w.transcript), 200))
+	}
+}
+
+// flipped holds the moment of the flip against the model: the source, the target,
+// and migproxy's own word. It returns what the source has.
+func (o *office) flipped(t testing.TB, p *proxy, n news) view {
+	t.Helper()
+	if a := p.awaitState(user, "active"); a.Error != "" {
+		t.Errorf("%+v", a)
+	}
+	source, target := o.look(), o.lookTarget(t)
+	if err := differences(n.view(), source.undated()); err != nil {
+		t.Errorf("the source is not what the user left:\n%v", err)
+	}
+	if err := differences(source.without(), target.without(o.user.Own...)); err != nil {
+		t.Errorf("the target is not the source at the flip:\n%v", err)
+	}
+	if said, err := p.cli("verify", user, "--deep"); err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+	if said, err := p.cli("account", "show", user); err != nil || !strings.Contains(said, "Verified before the flip: ") {
+		t.Errorf("no proof among the events: %v\n%s", err, said)
+	}
+	return source
+}
+
+// ended holds what the user left behind on the target against his model. The
+// source is as it was at the flip.
+func (o *office) ended(t testing.TB, source view, n news) {
+	t.Helper()
+	if err := differences(n.view().without(), o.lookTarget(t).undated().without(o.user.Own...)); err != nil {
+		t.Errorf("the target is not what the user left:\n%v", err)
+	}
+	if err := differences(source, o.look()); err != nil {
+		t.Errorf("the source has changed since the flip:\n%v", err)
+	}
+}
+
+// A user works in his old mailbox with several clients, and goes on in the new one:
+// none of them shows an error, and everything that he did is there.
+func TestUserWorksUntilTheFlip(t *testing.T) {
+	for name, start := range map[string]func(testing.TB) *office{"Dovecot": dovecotOffice, "Courier": courierOffice} {
+		t.Run(name, func(t *testing.T) {
+			o := start(t)
+			o.user.Messages = 200
+			o.works(t, 1)
+		})
 	}
 }

@@ -146,8 +146,9 @@ class Connection(imaplib.IMAP4):
         return self.buf or self.tls and self.sock.pending() or select.select([self.sock], [], [], 0)[0]
 
     def quiet(self):
-        """Whether nothing but a goodbye came since the last command was begun."""
-        return all(line.upper().startswith(b"* BYE") and line.endswith(b"\n") for line in self.got)
+        """Whether nothing but a goodbye came since the last command was begun; not a
+        server's own fault."""
+        return not any(b"[ALERT]" in line for line in self.got) and all(line.upper().startswith(b"* BYE") and line.endswith(b"\n") for line in self.got)
 
     def run(self, name, *args):
         """A command that is right, and so must be done."""
@@ -210,6 +211,7 @@ class User:
         self.slots = {}
         self.crashes = request.get("crashes", False)
         self.flipped = self.fresh = False
+        self.renamed = set()
         self.pending = None  # what mbsync was told to make of its mailbox
         self.began = time.monotonic()
         self.serial = 0
@@ -516,9 +518,10 @@ class User:
     def op_rename(self, slot):
         """Also a folder with children, and into another parent."""
         mine = sorted(p for p in self.folders if p not in KEEP)
-        if not mine:
+        may = [p for p in mine if not any(q[:len(p)] == p for q in self.renamed)] if self.r.get("renames_once") else mine
+        if not may:
             return self.op_create(slot)
-        path = self.random.choice(mine)
+        path = self.random.choice(may)
         parent = self.random.choice([path[:-1], ()] + [p for p in mine if p[:len(path)] != path and len(p) < 2])
         free = [n for n in NAMES if parent + (n,) not in self.folders]
         if not free:
@@ -528,6 +531,7 @@ class User:
         self.do(slot, None, lambda c: c.run("rename", quoted(self.name(path, c)), quoted(self.name(to, c))), lambda c: self.there(c, to))
         for old in [p for p in self.folders if p[:len(path)] == path]:
             self.folders[to + old[len(path):]] = self.folders.pop(old)
+            self.renamed.add(to + old[len(path):])
         for old in sorted(p for p in self.subscribed if p[:len(path)] == path):
             self.subscribe(slot, to + old[len(path):])
             self.subscribe(slot, old, False)
@@ -708,8 +712,10 @@ class User:
                 if phone <= 0 and "phone" in self.r:
                     phone = 25
                     self.phone()
-            self.rest(self.random.choice([0.3, 1, 3.5]))
+            self.rest(self.random.choice(self.r.get("rests", [0.3, 1, 3.5])))
             if time.monotonic() - self.began > self.r["limit"]:
+                if self.r.get("stays"):
+                    break
                 raise Violation("no flip within {} s".format(self.r["limit"]))
         if "phone" in self.r:
             self.phone()
