@@ -19,6 +19,11 @@ func (m *Migrator) Hasten(pause, io time.Duration) {
 	m.bulkLook = pause
 }
 
+// HastenFlip bounds the waits of a flip of an account that is parked on the source.
+func (m *Migrator) HastenFlip(doubt, hold, flip time.Duration) {
+	m.doubtPause, m.holdWait, m.flipTime = doubt, hold, flip
+}
+
 // ShortSessions bounds the sessions over POP3, for tests.
 func (m *Migrator) ShortSessions(session, idle time.Duration) {
 	m.pop.session, m.pop.idle = session, idle

@@ -67,6 +67,8 @@ type fakeServer struct {
 	others    string // the other namespaces, as in NAMESPACE
 	permanent string
 	foldsCase bool // of mailbox names
+	renumbers bool // a renamed mailbox has another UIDVALIDITY
+	made      int  // mailboxes
 	boxes     []*fakeBox
 	appends   int
 	log       []string
@@ -135,7 +137,8 @@ func (f *fakeServer) box(name string) *fakeBox {
 	if b := f.find(name); b != nil {
 		return b
 	}
-	b := &fakeBox{name: name, validity: uint32(1000 + len(f.boxes)), next: 1}
+	b := &fakeBox{name: name, validity: uint32(1000 + f.made), next: 1}
+	f.made++
 	f.boxes = append(f.boxes, b)
 	return b
 }
@@ -147,6 +150,27 @@ func (f *fakeServer) find(name string) *fakeBox {
 		}
 	}
 	return nil
+}
+
+// rename gives a mailbox and those below it new names; remove takes one away. For
+// both the server's mu is held, or nobody is connected.
+func (f *fakeServer) rename(from, to string) {
+	for _, b := range f.boxes {
+		if b.name == from || strings.HasPrefix(b.name, from+f.delim) {
+			b.name, b.subscribed = to+strings.TrimPrefix(b.name, from), false
+			if f.renumbers {
+				b.validity += 100
+			}
+		}
+	}
+}
+
+func (f *fakeServer) remove(name string) (was bool) {
+	at := slices.IndexFunc(f.boxes, func(b *fakeBox) bool { return b.name == name })
+	if at >= 0 {
+		f.boxes = slices.Delete(f.boxes, at, at+1)
+	}
+	return at >= 0
 }
 
 func (b *fakeBox) add(m fakeMail) uint32 {
@@ -315,9 +339,29 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 		f.box(box)
 	case "SUBSCRIBE":
 		f.box(unquote(args)).subscribed = true
+	case "UNSUBSCRIBE":
+		if b := f.find(unquote(args)); b != nil {
+			b.subscribed = false
+		}
+	case "RENAME":
+		names := strings.SplitN(unquote(args), `" "`, 2)
+		if f.find(names[1]) != nil {
+			return no("[ALREADYEXISTS] is there")
+		}
+		f.rename(names[0], names[1])
+	case "DELETE":
+		if !f.remove(unquote(args)) {
+			return no("[NONEXISTENT] no such mailbox")
+		}
 	case "UID":
 		if strings.HasPrefix(args, "STORE ") {
 			s.store(args)
+			return ok()
+		}
+		if set, is := strings.CutPrefix(args, "EXPUNGE "); is {
+			s.open.mails = slices.DeleteFunc(slices.Clone(s.open.mails), func(m fakeMail) bool {
+				return wanted(set, m.uid, m.uid) && slices.Contains(m.flags, `\Deleted`)
+			})
 			return ok()
 		}
 		return s.fetch(tag, args)

@@ -39,6 +39,11 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	if j.mirrorsDeletions() {
+		if known, err = j.followRenames(ctx, known, status); err != nil {
+			return nil, err
+		}
+	}
 	var all []*folder
 	mapping := append(known, mapFolders(known, j.here, j.there)...)
 	if err := j.prepareAtOnce(ctx, mapping, subscribed); err != nil {
@@ -47,6 +52,11 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 	for i := range mapping {
 		if err := j.tellApart(ctx, mapping, &mapping[i]); err != nil {
 			return nil, err
+		}
+		if j.mirrorsDeletions() {
+			if err := j.unsubscribe(ctx, &mapping[i], subscribed); err != nil {
+				return nil, err
+			}
 		}
 		f := mapping[i]
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
@@ -79,6 +89,7 @@ func (j *job) surveyBoth(ctx context.Context) (status map[string]imapwire.Status
 	if err != nil && !isStatus(err) {
 		return nil, nil, again(errorSource, fmt.Errorf("list the source's subscriptions: %w", err))
 	}
+	j.tellsSubscribed = err == nil
 	target.Wait()
 	return status, subscribed, failed
 }

@@ -25,6 +25,14 @@ type halt struct {
 func (h *halt) Error() string { return h.err.Error() }
 func (h *halt) Unwrap() error { return h.err }
 
+// later puts the work off. Nothing is wrong, and the account stays as it is.
+type later struct {
+	pause time.Duration
+	why   string
+}
+
+func (l *later) Error() string { return l.why }
+
 func isHalt(err error) bool {
 	_, ok := errors.AsType[*halt](err)
 	return ok
@@ -53,6 +61,12 @@ func (j *job) putDown(ctx context.Context, err error) {
 		return
 	}
 	a := j.claim.Account
+	if l, ok := errors.AsType[*later](err); ok && j.stop.Err() == nil {
+		j.log.Info("the flip is put off", zap.Error(err), zap.Duration("pause", l.pause))
+		j.event(ctx, fmt.Sprintf("'%s': %s", j.address, l.why))
+		j.release(ctx, a.State, "", time.Now().Add(l.pause), false)
+		return
+	}
 	if errors.Is(err, errStopped) || j.stop.Err() != nil {
 		j.release(ctx, a.State, a.Reason, time.Now(), false)
 		return

@@ -48,7 +48,14 @@ type job struct {
 	unchanged   map[int64]imapwire.Status // source folders as of their last complete pass
 	witness     *witness
 	added       int64 // messages appended by this run
+	octets      int64 // of these
 	consent     int64 // so many messages set aside the administrator was told of, and said retry
+
+	// Of an account whose owner works on the source, see mirrors.
+	keywords        *keywords
+	tellsSubscribed bool // the source has listed its subscriptions
+	renamed         int  // folders, in this pass
+	left            int  // messages that the source has no more and that are not touched
 }
 
 // conns are connections of an account. source is read, dest is written, and eye
@@ -75,7 +82,7 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 	a := claim.Account
 	j := &job{m: m, stop: ctx, claim: claim, id: a.Identity, address: a.Identity.Address(),
 		domain: m.o.Domains[a.Identity.Domain], driver: m.o.Drivers[a.Identity.Domain],
-		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}, witness: &witness{}}
+		unchanged: map[int64]imapwire.Status{}, withheld: map[messageKey]string{}, witness: &witness{}, keywords: &keywords{}}
 	if rules := m.o.Aliases[a.Identity.Domain]; rules != nil && rules.Rules.Mode != aliasresolve.Username {
 		j.aliases = rules
 	}
@@ -101,7 +108,8 @@ func (j *job) run(ctx context.Context) error {
 	if j.claim.Account.State == store.Finished {
 		return j.afterFinish(ctx)
 	}
-	if a := j.claim.Account; a.Reason == "" && a.State != store.Active { // with one, it goes on with what it had begun
+	// With a reason, or after it was put off, it goes on with what it had begun.
+	if a := j.claim.Account; a.Reason == "" && a.State != store.Active && !j.m.memory.wasPutOff(a.ID) {
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
 	}
 	if j.claim.Account.Mode == config.ModePasswords {
@@ -139,6 +147,9 @@ func (j *job) run(ctx context.Context) error {
 	}
 	if err := j.carryOutAliases(ctx); err != nil {
 		return err
+	}
+	if j.mirrors() {
+		return j.flipParked(ctx)
 	}
 	return j.flip(ctx)
 }

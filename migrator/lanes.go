@@ -35,7 +35,7 @@ func (j *job) lane(c *conns) *job {
 	l := *j
 	l.conns, l.others, l.isLane = *c, nil, true
 	l.suspects, l.withheld, l.unchanged = suspects{}, map[messageKey]string{}, maps.Clone(j.unchanged)
-	l.notKept, l.added, l.observer = notKept{}, 0, j.newObserver()
+	l.notKept, l.added, l.octets, l.observer = notKept{}, 0, 0, j.newObserver()
 	return &l
 }
 
@@ -44,6 +44,7 @@ func (j *job) absorb(l *job) {
 	maps.Copy(j.unchanged, l.unchanged)
 	j.notKept.add(&l.notKept)
 	j.added += l.added
+	j.octets += l.octets
 }
 
 // openConns logs in for one more lane. That has no eye of its own: while it

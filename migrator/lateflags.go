@@ -48,7 +48,7 @@ func (s *sourceFlags) of(uid uint32) (flags []string, ok bool) {
 }
 
 // systemFlags are taken away on the target where the source has them no more.
-// Keywords are not: servers set some of their own.
+// Keywords are only where the source knows them: servers set some of their own.
 var systemFlags = []string{`\Answered`, `\Deleted`, `\Draft`, `\Flagged`, `\Seen`}
 
 // lateFlags collects what became of flags on the source after messages were
@@ -57,6 +57,8 @@ type lateFlags struct {
 	source  *sourceFlags
 	permits flagFilter
 	changes map[string][]uint32 // target UIDs, by "+FLAGS.SILENT a b" or "-FLAGS.SILENT a"
+	// keywords are those that the source knows, folded; nil where none is taken away.
+	keywords map[string]bool
 }
 
 // note compares a message of the target with its original.
@@ -70,6 +72,11 @@ func (l *lateFlags) note(run store.Run, m imapwire.Meta) {
 	var stale []string
 	for _, f := range systemFlags {
 		if holds(m.Flags, []string{f}) && !holds(is, []string{f}) {
+			stale = append(stale, f)
+		}
+	}
+	for _, f := range m.Flags {
+		if l.keywords[strings.ToLower(f)] && !holds(is, []string{f}) {
 			stale = append(stale, f)
 		}
 	}
@@ -95,7 +102,7 @@ func (j *job) storeFlags(ctx context.Context, f *folder, l *lateFlags) error {
 		if err != nil && !isStatus(err) {
 			return again(errorTarget, fmt.Errorf("set flags in the target's folder %s: %w", f.Target, err))
 		}
-		if err != nil {
+		if err != nil && !j.mirrors() { // what is compared before the flip says so there
 			j.notKept.flags += len(uids)
 		}
 	}

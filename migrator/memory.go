@@ -2,6 +2,7 @@ package migrator
 
 import (
 	"sync"
+	"time"
 
 	"migproxy/store"
 )
@@ -19,11 +20,16 @@ type memory struct {
 	narrowed map[int64]bool // to one lane
 	sizes    map[int64]bool // accounts of which a POP3 source lists wrong sizes
 	own      map[int64]ownQuestion
+	// Of accounts whose owners work on the source:
+	doubted map[int64]time.Time // most of their messages seem to be deleted, since then
+	putOff  map[int64]int       // how often the flip was
+	unequal map[int64]int       // how often in a row the two sides were not the same before it
 }
 
 func newMemory() *memory {
 	return &memory{source: newCuts(), target: newCuts(), aside: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
-		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{}}
+		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{},
+		doubted: map[int64]time.Time{}, putOff: map[int64]int{}, unequal: map[int64]int{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -105,6 +111,9 @@ func (m *memory) forget(account int64) {
 	delete(m.narrowed, account)
 	delete(m.sizes, account)
 	delete(m.own, account)
+	delete(m.doubted, account)
+	delete(m.putOff, account)
+	delete(m.unequal, account)
 }
 
 // noteSizesWrong remembers that a POP3 source has listed a large message with

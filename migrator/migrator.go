@@ -85,6 +85,9 @@ type Migrator struct {
 	pop       popTimes
 	pause     func(attempts int) time.Duration
 	bulkLook  time.Duration
+	// doubtPause, holdWait and flipTime bound the flip of an account that is parked
+	// on the source.
+	doubtPause, holdWait, flipTime time.Duration
 }
 
 // New prepares a Migrator. The error says which option is missing.
@@ -120,6 +123,7 @@ func New(o Options) (*Migrator, error) {
 	}
 	return &Migrator{o: o, own: own, names: names, after: after, metrics: metrics, memory: newMemory(), hosts: newHosts(o.Rate), ioTimeout: ioTimeout,
 		pop: defaultPopTimes, pause: pause, bulkLook: bulkLook, lanes: maxLanes,
+		doubtPause: doubtPause, holdWait: holdWait, flipTime: flipTime,
 		wake: make(chan struct{}, o.Concurrency)}, nil
 }
 

@@ -21,13 +21,17 @@ const (
 	window = 1000
 )
 
-// copyAll copies until a pass finds nothing new, and compares.
+// copyAll copies until a pass finds nothing new, and compares. An account whose
+// owner works on the source is followed instead.
 func (j *job) copyAll(ctx context.Context) error {
 	if err := j.settleOld(ctx); err != nil {
 		return err
 	}
 	if err := j.recallRefusals(ctx); err != nil {
 		return err
+	}
+	if j.mirrors() {
+		return j.follow(ctx)
 	}
 	for range maxPasses {
 		folders, err := j.folders(ctx)

@@ -58,6 +58,13 @@ func (c *copier) recognise(ctx context.Context, missing []uint32) ([]uint32, err
 	if err != nil {
 		return nil, err
 	}
+	if c.mirrors() {
+		// Nobody but the mirror has deleted anything there yet: what the target has no
+		// more was to be removed, and what is equal to it is copied.
+		past = slices.DeleteFunc(past, func(p candidate) bool {
+			return !slices.ContainsFunc(there, func(t candidate) bool { return t.uid == p.uid })
+		})
+	}
 	if len(there) > 0 || len(past) > 0 {
 		if missing, err = c.matchAll(ctx, missing, there, past); err != nil {
 			return nil, err

@@ -168,6 +168,7 @@ func (j *job) settled(ctx context.Context, f *folder, in *store.Intent, done []s
 	for _, m := range done {
 		if m.Appended {
 			j.added++
+			j.octets += m.Octets
 			j.m.metrics.messages.Inc()
 			j.m.metrics.bytes.Add(float64(m.Octets))
 		}

@@ -42,6 +42,16 @@ const (
 	stepAfterEnded      = "after.ended"
 	stepNameBefore      = "name.before"
 	stepNameCommitted   = "name.committed"
+	stepMirrorBefore    = "mirror.delete.before"
+	stepMirrorDeleted   = "mirror.deleted"
+	stepMirrorForgotten = "mirror.forgotten"
+	stepRenameCommitted = "rename.committed"
+	stepRenameDone      = "rename.done"
+	stepRenameSettled   = "rename.settled"
+	stepFolderRemoved   = "folder.removed"
+	stepFlipClosing     = "flip.closing"
+	stepFlipHeld        = "flip.held"
+	stepFlipVerified    = "flip.verified"
 )
 
 // Steps lists the names that Options.Step may be called with in a move. One that
@@ -77,6 +87,15 @@ func AfterSteps() []string { return []string{stepAfterBegun, stepAfterEnded} }
 // NameSteps lists the names of the steps at which an account becomes a login alias
 // of another.
 func NameSteps() []string { return []string{stepNameBefore, stepNameCommitted} }
+
+// FlipSteps lists the names of the steps at which what an owner does on the source
+// is carried over, and of the flip of an account that was parked there: those
+// before the usual ones of a flip.
+func FlipSteps() []string {
+	return []string{stepMirrorBefore, stepMirrorDeleted, stepMirrorForgotten,
+		stepRenameCommitted, stepRenameDone, stepRenameSettled, stepFolderRemoved,
+		stepFlipClosing, stepFlipHeld, stepFlipVerified}
+}
 
 func (m *Migrator) step(name string) {
 	if m.o.Step != nil {

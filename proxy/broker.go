@@ -43,7 +43,10 @@ type Broker struct {
 	metrics brokerMetrics
 	watches *watches
 	parking *parking
+	sources *sourceSessions // of domains with parking mode source
 	now     func() time.Time
+	// awaitFor is how long a login waits for the end of a flip.
+	awaitFor time.Duration
 
 	stop   context.CancelFunc
 	cancel func() // the store's subscription
@@ -56,7 +59,7 @@ var _ Authenticator = (*Broker)(nil)
 // accounts. Close ends it. The error says which setting is wrong.
 func NewBroker(o BrokerOptions) (*Broker, error) {
 	b := &Broker{cfg: o.Config, store: o.Store, domains: o.Domains, log: o.Log.Named("broker"),
-		lots: make(map[string]*lot), watches: newWatches(), now: time.Now}
+		lots: make(map[string]*lot), watches: newWatches(), now: time.Now, awaitFor: flipWait}
 	for name, d := range o.Domains {
 		l, err := newLot(o.Config, d)
 		if err != nil {
@@ -74,14 +77,19 @@ func NewBroker(o BrokerOptions) (*Broker, error) {
 		b.stop()
 		return nil, err
 	}
+	b.sources = newSourceSessions(ctx, b.store.Hold, b.log)
 	changes, cancel := o.Store.Subscribe(false)
 	b.cancel = cancel
 	b.wg.Go(func() {
 		for c := range changes {
 			if c.Finished != "" {
 				b.watches.finished(c.Finished)
-			} else {
-				b.watches.changed(c)
+				continue
+			}
+			b.watches.changed(c)
+			_, domain, _ := strings.Cut(c.Address, "@")
+			if l := b.lots[domain]; l != nil && l.mode == config.ParkSource {
+				b.sources.changed(c)
 			}
 		}
 	})
@@ -122,6 +130,7 @@ func (b *Broker) Close() {
 	b.cancel()
 	b.stop()
 	b.wg.Wait()
+	b.sources.wait()
 	b.parking.close()
 	b.watches.wait()
 }
@@ -197,6 +206,8 @@ type login struct {
 	target, source *side
 	// proved: the password of this very login is committed.
 	proved bool
+	// right: the source has taken the password of this login.
+	right bool
 }
 
 func (b *Broker) newLogin(ctx context.Context, a *Attempt) (*login, error) {
@@ -227,7 +238,7 @@ func (b *Broker) newLogin(ctx context.Context, a *Attempt) (*login, error) {
 	return &login{b: b, a: a, id: id, domain: d,
 		creds: upstream.Credentials{Identity: a.Identity, Authzid: authzid, Password: a.Password},
 		log:   b.log.With(zap.String("session", a.Client.SessionID), zap.String("account", id.Address())),
-		facts: facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != "",
+		facts: facts{mode: d.Config.Mode, adopt: d.Config.Adopt, delegated: authzid != "", works: d.Config.Parking.Mode == config.ParkSource,
 			creates: d.Config.Target.Provision.Driver != config.DriverNone},
 		target: newSide("target", d.Target, a.Protocol),
 		source: newSide("source", d.Source, a.Protocol),

@@ -17,6 +17,10 @@ import (
 // sets its password on the target.
 const passwordWait = 30 * time.Second
 
+// flipWait is how long a login waits for the end of a flip. There has to be time
+// left to ask a server, within limits.login_timeout and what clients wait.
+const flipWait = 40 * time.Second
+
 // act does what was decided. With neither a session nor an error the facts
 // have changed, and the login is decided anew.
 func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
@@ -58,6 +62,8 @@ func (l *login) act(ctx context.Context, v verdict) (*upstream.Session, error) {
 		return l.park(ctx)
 	case actRevive:
 		return l.revive(ctx)
+	case actAwait:
+		return nil, l.awaitFlip(ctx)
 	}
 	return nil, l.rejection(v)
 }
@@ -85,11 +91,25 @@ func (l *login) rejection(v verdict) error {
 // askTheSource asks the source, with the events of it where its answer may
 // begin a migration.
 func (l *login) askTheSource(ctx context.Context) error {
+	if l.facts.works {
+		l.source.forget()
+		place, err := l.b.sources.join(ctx, l.id.Address(), l.source.protocol)
+		if err != nil {
+			return err
+		}
+		l.source.place = place
+		// Whatever was held before is in the store; from now on nothing is.
+		if err := l.read(ctx); err != nil || decide(l.facts).action != actAskSource {
+			l.source.leave()
+			return err
+		}
+	}
 	unknown := l.facts.account == nil && !l.facts.delegated
 	if unknown || l.facts.may && !l.facts.delegated {
 		l.event(ctx, fmt.Sprintf("Checking '%s' on the remote server '%s'...", l.id.Address(), l.source.address()))
 	}
 	l.facts.source = l.ask(ctx, l.source)
+	l.right = l.right || l.facts.source == upstream.Accepted && !l.facts.delegated
 	if unknown && l.facts.source == upstream.Miss {
 		l.event(ctx, fmt.Sprintf("'%s' not found on the remote server", l.id.Address()))
 	}
@@ -112,38 +132,54 @@ func (l *login) relay(s *side) (*upstream.Session, error) {
 // relayToSource is relay, until the account begins to move or lives on the
 // target, or its domain is finished: then the connection to the source is closed,
 // and the client comes back. One that stayed would write into a mailbox that is
-// being copied, or that nobody looks into any more.
+// being copied, or that nobody looks into any more. In parking mode source it stays
+// while the account moves, as the copy follows what is done there, until it is
+// closed for the flip.
 func (l *login) relayToSource(ctx context.Context) (*upstream.Session, error) {
 	session, err := l.relay(l.source)
 	if err != nil {
 		return nil, err
 	}
 	conn := session.Conn
-	until := leavesSource
+	until, end := leavesSource, func() { _ = conn.Close() }
 	if l.facts.stale {
 		until = livesThere // each retry of what does not work would end it
 	}
-	w := l.b.watches.add(l.id.Address(), until, func() { _ = conn.Close() })
+	place := l.source.place
+	if place != nil {
+		until, end = livesThere, place.end
+	}
+	w := l.b.watches.add(l.id.Address(), until, end)
 	session.Conn = &watchedConn{Conn: conn, watch: w}
 	// Whatever was published before the watch began is in the store.
 	err = l.read(ctx)
 	a := l.facts.account
-	if err == nil && !l.facts.finished && (a == nil || !until(a.State) && !livesOnTarget(*a)) {
+	if err == nil && !l.facts.finished && (a == nil || !until(written(*a)) && !livesOnTarget(*a) && !held(*a)) {
+		if place != nil {
+			place.begin()
+		}
 		return session, nil
 	}
 	_ = session.Conn.Close()
 	return nil, err
 }
 
+// written is the change that was published of an account as it is.
+func written(a store.Account) store.Change {
+	return store.Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Flipping: a.Flipping}
+}
+
 // leavesSource: nobody who logs in to an account in this state gets its old
 // mailbox, so sessions there end.
-func leavesSource(s store.State) bool {
-	return s == store.Provisioning || s == store.Copying || livesThere(s)
+func leavesSource(c store.Change) bool {
+	return c.State == store.Provisioning || c.State == store.Copying || livesThere(c)
 }
 
 // livesThere: the account lives on the target, or has become a name of one whose
 // owner is to log in anew.
-func livesThere(s store.State) bool { return s == store.Removed || store.Account{State: s}.Moved() }
+func livesThere(c store.Change) bool {
+	return c.State == store.Removed || livesOnTarget(store.Account{State: c.State, Origin: c.Origin})
+}
 
 // catchUpRest is how long after a catch-up a login does not ask for another:
 // clients open several connections at a time.
@@ -274,8 +310,8 @@ func (l *login) await(ctx context.Context) (*upstream.Session, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, passwordWait)
 	defer cancel()
-	w := l.b.watches.add(l.id.Address(), func(s store.State) bool {
-		return s != store.Provisioning && s != store.Copying
+	w := l.b.watches.add(l.id.Address(), func(c store.Change) bool {
+		return c.State != store.Provisioning && c.State != store.Copying
 	}, nil)
 	defer w.cancel()
 	before := l.facts.account.State
@@ -295,6 +331,36 @@ func (l *login) held() error {
 	return &upstream.Error{Outcome: upstream.Held, Err: errors.Join(errMoving, errRightPassword)}
 }
 
+// awaitFlip waits until an account that is held has flipped, or its flip was taken
+// back. What the servers said before is forgotten, and nothing is kept open on the
+// source meanwhile.
+func (l *login) awaitFlip(ctx context.Context) error {
+	l.source.forget()
+	l.target.forget()
+	l.facts.source, l.facts.target = 0, 0
+	begun := time.Now()
+	defer func() { l.b.metrics.held.Observe(time.Since(begun).Seconds()) }()
+	waits, cancel := context.WithTimeout(ctx, l.b.awaitFor)
+	defer cancel()
+	w := l.b.watches.add(l.id.Address(), func(c store.Change) bool {
+		return c.Flipping != store.FlipHeld || !parked(c.State)
+	}, nil)
+	defer w.cancel()
+	// Whatever was published before the watch began is in the store.
+	if err := l.read(ctx); err != nil || l.facts.account == nil || l.facts.finished || !held(*l.facts.account) {
+		return err
+	}
+	select {
+	case <-w.done:
+		return l.read(ctx)
+	case <-waits.Done():
+	}
+	if l.right {
+		return l.held()
+	}
+	return &upstream.Error{Outcome: upstream.Held, Err: errMoving}
+}
+
 // parkNow opens the parked mailbox.
 func (l *login) parkNow(ctx context.Context) (*upstream.Session, error) {
 	lot := l.b.lots[l.id.Domain]
@@ -305,7 +371,7 @@ func (l *login) parkNow(ctx context.Context) (*upstream.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := l.b.watches.add(l.id.Address(), func(s store.State) bool { return !parked(s) }, end)
+	w := l.b.watches.add(l.id.Address(), func(c store.Change) bool { return !parked(c.State) }, end)
 	w.markParked()
 	session.Conn = &watchedConn{Conn: session.Conn, watch: w}
 	if err := l.read(ctx); err != nil || l.facts.account == nil || !parked(l.facts.account.State) || l.facts.finished {

@@ -27,6 +27,9 @@ type side struct {
 	protocol config.Protocol   // that it is asked over
 	session  *upstream.Session // if it is the client's protocol
 	err      *upstream.Error
+	// place is what counts the session in where its source's sessions are counted,
+	// from before it is there; otherwise nil.
+	place *sourceSession
 }
 
 // newSide picks the server that is asked: over the client's protocol if there
@@ -62,10 +65,19 @@ func (s *side) forget() {
 	s.err = nil
 }
 
+// leave gives a place up that no session has taken.
+func (s *side) leave() {
+	if s.place != nil {
+		s.place.owner.leave(s.place)
+		s.place = nil
+	}
+}
+
 // ask logs the user in on a server.
 func (l *login) ask(ctx context.Context, s *side) upstream.Outcome {
 	s.forget()
 	if s.server == nil {
+		s.leave()
 		s.err = &upstream.Error{Outcome: upstream.Unavailable, Err: errors.New("the " + s.name + " has no server: name one in the settings")}
 		return upstream.Unavailable
 	}
@@ -75,12 +87,16 @@ func (l *login) ask(ctx context.Context, s *side) upstream.Outcome {
 	outcome := upstream.OutcomeOf(err)
 	l.b.metrics.answers.WithLabelValues(s.name, string(s.protocol), outcome.String()).Inc()
 	if err != nil {
+		s.leave()
 		var ok bool
 		if s.err, ok = errors.AsType[*upstream.Error](err); !ok {
 			s.err = &upstream.Error{Outcome: outcome, Server: s.address(), Err: err}
 		}
 		l.log.Debug("login on a server failed", zap.String("side", s.name), zap.Error(err))
 		return outcome
+	}
+	if s.place != nil {
+		s.place.attach(session)
 	}
 	s.session = session
 	if s.protocol != l.a.Protocol {

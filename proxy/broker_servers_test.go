@@ -27,7 +27,10 @@ type testServer struct {
 	open   int // sessions that are logged in
 	authz  []string
 	change func() // called once, before an answer is given
-	closed *sync.Cond
+	// command is shown each line of a session that is logged in; true: it has
+	// answered.
+	command func(c io.Writer, line string) bool
+	closed  *sync.Cond
 }
 
 func startServer(t *testing.T, name string, protocol config.Protocol, answer string) *testServer {
@@ -127,6 +130,21 @@ func (s *testServer) check(authzid, user, password string) string {
 	return answer
 }
 
+// answers shows a line to command.
+func (s *testServer) answers(c io.Writer, line string) bool {
+	s.mu.Lock()
+	command := s.command
+	s.mu.Unlock()
+	return command != nil && command(c, line)
+}
+
+// show has every line of a session that is logged in shown to command.
+func (s *testServer) show(command func(c io.Writer, line string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.command = command
+}
+
 func (s *testServer) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,6 +170,7 @@ func (s *testServer) serve(c net.Conn) {
 				s.left()
 			}
 			return
+		case in && s.answers(c, line):
 		case strings.EqualFold(verb, "AUTHENTICATE"):
 			switch s.decide(strings.TrimPrefix(args, "PLAIN ")) {
 			case "yes":
@@ -185,6 +204,7 @@ func (s *testServer) servePOP3(c net.Conn, r *bufio.Reader) {
 				s.left()
 			}
 			return
+		case in && s.answers(c, line):
 		case verb == "CAPA":
 			io.WriteString(c, "+OK\r\nUSER\r\n.\r\n")
 		case verb == "USER":

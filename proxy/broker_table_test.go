@@ -63,7 +63,49 @@ excluded     -       y yes         miss        1 1 target       excluded
 excluded     created y yes         miss        0 1 miss         excluded
 excluded     -       y miss        miss        1 1 miss         excluded
 `
-	w := newWorld(t, func(c *config.Config) { c.Domains[0].Wave.Exclude = []string{"OUT*@example.com"} })
+	playTable(t, table)
+}
+
+// The same with parking mode source, for what is otherwise there.
+func TestLoginEverythingParkedAtSource(t *testing.T) {
+	const table = `
+unknown      -       y yes         yes         1 0 target       native
+unknown      -       y miss        yes         1 1 source       provisioning
+unknown      -       n miss        yes         1 1 source       at_source
+unknown      -       y miss        unavailable 1 1 unavailable! unknown
+unknown      -       y unavailable yes         1 0 unavailable  unknown
+unknown      -       n unavailable yes         1 1 source       unknown
+at_source    -       n miss        yes         0 1 source       at_source
+at_source    -       y miss        yes         1 1 source       provisioning
+at_source    -       y yes         yes         1 1 target       native
+at_source    -       y unavailable yes         1 1 source       at_source
+provisioning -       y miss        yes         0 1 source       provisioning
+provisioning free    y yes         yes         0 1 source       provisioning
+provisioning free    y yes         miss        0 1 miss         provisioning
+provisioning free    y yes         unavailable 0 1 unavailable  provisioning
+copying      created y yes         yes         0 1 source       copying
+copying      created y yes         miss        0 1 miss         copying
+copying      created y yes         refused     0 1 refused      copying
+copying      created y yes         unavailable 0 1 unavailable  copying
+copying      adopted y yes         yes         1 0 target       copying
+copying      adopted y miss        yes         1 0 miss         copying
+failed       created y yes         yes         0 1 source       failed
+failed       created y yes         unavailable 0 1 unavailable  failed
+failed       adopted y yes         yes         1 0 target       failed
+waiting      created y yes         yes         0 1 source       waiting
+waiting      created y yes         miss        0 1 miss         waiting
+active       created y yes         yes         1 0 target       active
+active       created y miss        yes         1 0 miss         active
+conflict     free    y yes         yes         0 1 source       conflict
+excluded     created y yes         yes         0 1 source       excluded
+excluded     -       y yes         miss        1 1 target       excluded
+`
+	playTable(t, table, parkAtSource)
+}
+
+func playTable(t *testing.T, table string, change ...func(*config.Config)) {
+	t.Helper()
+	w := newWorld(t, append(change, func(c *config.Config) { c.Domains[0].Wave.Exclude = []string{"OUT*@example.com"} })...)
 	row := 0
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)

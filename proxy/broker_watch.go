@@ -23,16 +23,16 @@ func newWatches() *watches { return &watches{byAddress: make(map[string]map[*wat
 type watch struct {
 	owner   *watches
 	address string
-	until   func(store.State) bool
+	until   func(store.Change) bool
 	end     func()        // may be nil
 	done    chan struct{} // closed when the change came
 	parked  bool          // its session is in a parked mailbox
 }
 
-// add begins a watch, which lasts until the account is written in a state for
-// which until is true, until its domain is finished, or until cancel. end is then called once, in a
+// add begins a watch, which lasts until the account is written and until is true of
+// that, until its domain is finished, or until cancel. end is then called once, in a
 // goroutine of its own, as a slow connection must not hold up the others.
-func (w *watches) add(address string, until func(store.State) bool, end func()) *watch {
+func (w *watches) add(address string, until func(store.Change) bool, end func()) *watch {
 	one := &watch{owner: w, address: address, until: until, end: end, done: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +61,7 @@ func (w *watches) changed(c store.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for o := range w.byAddress[c.Address] {
-		if o.until(c.State) {
+		if o.until(c) {
 			w.endLocked(o)
 		}
 	}

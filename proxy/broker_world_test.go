@@ -32,6 +32,7 @@ type world struct {
 	store          *store.Store
 	source, target *testServer
 	broker         *Broker
+	reg            *prometheus.Registry
 	ctx            context.Context
 	id             config.Identity // who logs in
 }
@@ -65,7 +66,8 @@ func newWorld(t *testing.T, change ...func(*config.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.broker, err = NewBroker(BrokerOptions{Config: w.cfg, Store: w.store, Domains: domains, Log: log, Metrics: prometheus.NewRegistry()})
+	w.reg = prometheus.NewRegistry()
+	w.broker, err = NewBroker(BrokerOptions{Config: w.cfg, Store: w.store, Domains: domains, Log: log, Metrics: w.reg})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,8 @@ type facts struct {
 	stale bool
 	// tried: the work on the account has stopped with this very password.
 	tried bool
+	// works: users go on working on the source until the flip (parking mode source).
+	works bool
 	// What the servers said to these credentials; 0 where not asked yet.
 	target, source upstream.Outcome
 }
@@ -44,6 +46,7 @@ const (
 	actBegin        // commit provisioning with the sealed password
 	actAdopt        // the same, copying into what is there
 	actPark         // the account is being moved, and the password is right
+	actAwait        // the last pass before the flip is under way
 	actRevive       // if the password is a new one, seal it and begin the work again
 	actReject
 )
@@ -69,6 +72,8 @@ func decide(f facts) verdict {
 	switch {
 	case f.finished:
 		return onlyTarget(f)
+	case f.account != nil && held(*f.account):
+		return act(actAwait)
 	case f.delegated:
 		return decideDelegated(f)
 	case f.account == nil:
@@ -97,6 +102,16 @@ func livesOnTarget(a store.Account) bool {
 	}
 	return parked(a.State) && (!a.FlippedAt.IsZero() || a.Origin == store.OriginAdopted)
 }
+
+// held: nobody gets a mailbox now. The source's has been left, and the target's is
+// not complete yet.
+func held(a store.Account) bool {
+	return a.Flipping == store.FlipHeld && parked(a.State) && !livesOnTarget(a)
+}
+
+// worksOnSource: instead of being parked, the account's user goes on in his old
+// mailbox. Where only a password moves, its owner is never parked.
+func (f facts) worksOnSource() bool { return f.works && f.account.Mode != config.ModePasswords }
 
 // onlyTarget: the target's answer counts, and the source is never asked.
 func onlyTarget(f facts) verdict {
@@ -211,11 +226,14 @@ func decideMoving(f facts) verdict {
 	case 0:
 		return act(actAskSource)
 	case upstream.Accepted:
-		if f.stale {
+		if f.stale || f.worksOnSource() {
 			return act(actRelaySource)
 		}
 		return act(actPark)
 	case upstream.Unavailable:
+		if f.worksOnSource() {
+			break // the target has half of it
+		}
 		// The target may have the account already, with a password proved before.
 		switch f.target {
 		case 0:
@@ -235,7 +253,7 @@ func decideStopped(f facts) verdict {
 		switch {
 		case !f.tried:
 			return act(actRevive)
-		case f.stale:
+		case f.stale, f.worksOnSource():
 			return act(actRelaySource)
 		}
 		return act(actPark)
@@ -280,7 +298,9 @@ func decideDelegated(f facts) verdict {
 	}
 	switch f.account.State {
 	case store.Provisioning, store.Copying:
-		return rejectWith(upstream.Held)
+		if !f.worksOnSource() {
+			return rejectWith(upstream.Held)
+		}
 	}
 	switch f.source {
 	case 0:

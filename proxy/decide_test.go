@@ -200,7 +200,7 @@ func play(t *testing.T, f facts, target, source string) (asked, result string) {
 			return asked, result
 		default:
 			return asked, map[action]string{actRelayTarget: "target", actRelaySource: "source", actNoteNative: "native",
-				actNoteAtSource: "at_source", actBegin: "begin", actAdopt: "adopt", actPark: "park"}[v.action]
+				actNoteAtSource: "at_source", actBegin: "begin", actAdopt: "adopt", actPark: "park", actAwait: "await"}[v.action]
 		}
 	}
 	t.Fatal("no decision")
@@ -243,6 +243,66 @@ func checkDecision(t *testing.T, mode config.Mode, given ...string) {
 	}
 	if asked, got := play(t, f, target, source); got != want || asked != wantAsked {
 		t.Errorf("%s %v: asked %s, %s; want %s, %s", mode, given, asked, got, wantAsked, want)
+	}
+	if f.account != nil {
+		f.account.Mode = mode
+		if parked(f.account.State) && origin != "adopted" && mode != config.ModePasswords {
+			return // with parking mode source these have a table of their own
+		}
+	}
+	f.works = true
+	if asked, got := play(t, f, target, source); got != want || asked != wantAsked {
+		t.Errorf("parking mode source, %s %v: asked %s, %s; want %s, %s", mode, given, asked, got, wantAsked, want)
+	}
+}
+
+// In parking mode source whoever would be parked goes on working on the source,
+// and waits while the last pass before the flip is under way. The columns: state;
+// how far the flip has come; delegated y/n; what the target and what the source
+// say; who is asked, and the result.
+func TestDecideParkedAtSource(t *testing.T) {
+	const table = `
+*            held    * * *           -  await
+failed       *       n * yes         sr source
+waiting      *       n * yes         sr source
+*            *       * * yes         s  source
+*            *       * * miss        s  miss
+*            *       * * refused     s  refused
+*            *       * * unavailable s  unavailable
+`
+	for _, state := range []store.State{store.Provisioning, store.Copying, store.Failed, store.Waiting} {
+		for _, origin := range []store.Origin{store.OriginUnknown, store.OriginFree, store.OriginCreated} {
+			for _, flipping := range []store.Flipping{store.NotFlipping, store.FlipClosing, store.FlipHeld} {
+				for _, delegated := range yesNo {
+					for _, stale := range yesNo {
+						for _, target := range everyAnswer {
+							for _, source := range everyAnswer {
+								wantAsked, want := expected(t, table, string(state), string(flipping), delegated, target, source)
+								f := facts{works: true, stale: stale == "y", delegated: delegated == "y", creates: true,
+									account: &store.Account{State: state, Origin: origin, Flipping: flipping, Mode: config.ModeAccounts}}
+								if asked, got := play(t, f, target, source); asked != strings.Trim(wantAsked, "-") || got != want {
+									t.Errorf("%s %s %q, delegated %s, stale %s, target %s, source %s: asked %s, %s; want %s, %s",
+										state, origin, flipping, delegated, stale, target, source, asked, got, wantAsked, want)
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// Nobody waits for the flip of an account that is not on its way there.
+func TestDecideHeldByMistake(t *testing.T) {
+	for _, a := range []store.Account{
+		{State: store.Active}, {State: store.Excluded}, {State: store.Conflict}, {State: store.AtSource},
+		{State: store.Copying, Origin: store.OriginAdopted}, {State: store.Waiting, FlippedAt: time.Unix(1, 0)},
+	} {
+		a.Flipping = store.FlipHeld
+		if _, got := play(t, facts{works: true, account: &a}, "yes", "yes"); got != "target" && got != "source" {
+			t.Errorf("%+v: %s", a, got)
+		}
 	}
 }
 

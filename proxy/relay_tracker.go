@@ -2,20 +2,24 @@ package proxy
 
 import "bytes"
 
+// responseHead is how much of the beginning of a response is kept.
+const responseHead = 12
+
 // responseTracker follows what an IMAP server sends and knows whether the
 // stream stands between two responses, which is where a BYE may be added. It
 // never changes the stream, keeps a few bytes of a line at most, and once it
 // does not understand, it says "not between" for ever.
 type responseTracker struct {
 	skip int64 // octets of a literal still to come
-	// head is the beginning of the response, tail the end of the current line.
+	// head is the beginning of the response, line the end of the current line.
 	head   [12]byte
 	nHead  int
-	tail   [24]byte
-	nTail  int
+	line   lineEnd
 	inside bool // a response has begun
 	lost   bool
 	bye    bool // the server said BYE itself
+	// responded is called at the end of each response with its head; may be nil.
+	responded func(head []byte)
 }
 
 // between reports whether the stream stands between two responses.
@@ -60,35 +64,29 @@ func (t *responseTracker) keep(part []byte) {
 			return
 		}
 	}
-	if len(part) >= len(t.tail) {
-		t.nTail = copy(t.tail[:], part[len(part)-len(t.tail):])
-		return
-	}
-	if over := t.nTail + len(part) - len(t.tail); over > 0 {
-		t.nTail = copy(t.tail[:], t.tail[over:t.nTail])
-	}
-	t.nTail += copy(t.tail[t.nTail:], part)
+	t.line.keep(part)
 }
 
 // endLine is called at each LF outside of literals: the response ends with it,
 // unless a literal follows.
 func (t *responseTracker) endLine() {
-	tail := bytes.TrimSuffix(t.tail[:t.nTail], []byte{'\r'})
-	t.nTail = 0
-	if !t.isText() && len(tail) > 0 && tail[len(tail)-1] == '}' {
-		open := bytes.LastIndexByte(tail, '{')
-		if open < 0 {
-			// Longer than any size, or a text of a response that we do not know.
+	l, clear := t.line.literal()
+	t.line.n = 0
+	if !t.isText() {
+		switch {
+		case !clear: // or a text of a response that we do not know
 			t.lost = true
 			return
-		}
-		if n, ok := literalSize(tail[open+1 : len(tail)-1]); ok {
-			t.skip = n
+		case l.found:
+			t.skip = l.octets
 			return
 		}
 	}
 	if bytes.EqualFold(t.head[:min(t.nHead, 6)], []byte("* BYE ")) {
 		t.bye = true
+	}
+	if t.responded != nil {
+		t.responded(t.head[:t.nHead])
 	}
 	t.inside, t.nHead = false, 0
 }
@@ -108,6 +106,48 @@ func (t *responseTracker) isText() bool {
 		}
 	}
 	return false
+}
+
+// lineEnd keeps the end of a line, in which a literal may be announced.
+type lineEnd struct {
+	b [24]byte
+	n int
+}
+
+// announced is the literal that follows a line, if found.
+type announced struct {
+	found  bool
+	octets int64
+	waits  bool // for the server to ask for it: {n}, not {n+}
+}
+
+// keep adds a part of the line.
+func (e *lineEnd) keep(part []byte) {
+	if len(part) >= len(e.b) {
+		e.n = copy(e.b[:], part[len(part)-len(e.b):])
+		return
+	}
+	if over := e.n + len(part) - len(e.b); over > 0 {
+		e.n = copy(e.b[:], e.b[over:e.n])
+	}
+	e.n += copy(e.b[e.n:], part)
+}
+
+// literal is asked at the end of a line. Not clear: its last character is that of
+// an announcement, which would be longer than any size.
+func (e *lineEnd) literal() (l announced, clear bool) {
+	line, ends := bytes.CutSuffix(bytes.TrimSuffix(e.b[:e.n], []byte{'\r'}), []byte{'}'})
+	if !ends {
+		return l, true
+	}
+	open := bytes.LastIndexByte(line, '{')
+	if open < 0 {
+		return l, false
+	}
+	size := line[open+1:]
+	l.octets, l.found = literalSize(size)
+	l.waits = !bytes.HasSuffix(size, []byte{'+'})
+	return l, true
 }
 
 // literalSize parses the inside of {n} or {n+}.

@@ -284,9 +284,14 @@ func (f *fixture) clientTLS() *tls.Config {
 // metric is the value of a counter or gauge with these labels, in order.
 func (f *fixture) metric(name string, labels ...string) float64 {
 	f.t.Helper()
-	families, err := f.reg.Gather()
+	return metric(f.t, f.reg, name, labels...)
+}
+
+func metric(t testing.TB, reg *prometheus.Registry, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, family := range families {
 		if family.GetName() != name {
@@ -306,7 +311,7 @@ func (f *fixture) metric(name string, labels ...string) float64 {
 			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
-	f.t.Fatalf("no metric %s %v", name, labels)
+	t.Fatalf("no metric %s %v", name, labels)
 	return 0
 }
 

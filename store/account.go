@@ -147,6 +147,7 @@ type Change struct {
 	AccountID int64
 	Address   string
 	State     State
+	Origin    Origin
 	Flipping  Flipping
 	// Finished is the domain that is finished; then the other fields are zero.
 	Finished string

@@ -58,7 +58,7 @@ func (x *tx) accountByID(id int64) (Account, error) {
 func (x *tx) written(id int64) (Account, error) {
 	a, err := x.accountByID(id)
 	if err == nil {
-		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Flipping: a.Flipping})
+		x.changes = append(x.changes, Change{AccountID: a.ID, Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Flipping: a.Flipping})
 	}
 	return a, err
 }

@@ -359,6 +359,38 @@ func (c *Conn) Subscribe(ctx context.Context, mailbox string) error {
 	return err
 }
 
+// Unsubscribe takes a subscription away.
+func (c *Conn) Unsubscribe(ctx context.Context, mailbox string) error {
+	_, err := c.do(ctx, "UNSUBSCRIBE", []any{str(mailbox)}, nil)
+	return err
+}
+
+// Rename renames a mailbox, and those below it with it (RFC 9051 section 6.3.6).
+func (c *Conn) Rename(ctx context.Context, from, to string) error {
+	_, err := c.do(ctx, "RENAME", []any{str(from), str(to)}, nil)
+	return err
+}
+
+// Delete removes a mailbox with all that is in it.
+func (c *Conn) Delete(ctx context.Context, mailbox string) error {
+	_, err := c.do(ctx, "DELETE", []any{str(mailbox)}, nil)
+	return err
+}
+
+// Expunge removes those of these messages that have the flag \Deleted, and no
+// others (UID EXPUNGE, RFC 4315 section 2.1), from the mailbox that is open. uids
+// are ascending and without repetition.
+func (c *Conn) Expunge(ctx context.Context, uids []uint32) error {
+	for len(uids) > 0 {
+		set, n := appendSet(nil, uids)
+		uids = uids[n:]
+		if _, err := c.do(ctx, "UID EXPUNGE", []any{string(set)}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Store adds (op "+FLAGS.SILENT") or takes away ("-FLAGS.SILENT") flags of
 // messages in the mailbox that is open (RFC 9051 section 6.4.6). uids are
 // ascending and without repetition. Flags that cannot be sent are left out.

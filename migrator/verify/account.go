@@ -24,6 +24,9 @@ type Options struct {
 	SourceDrop func(ctx context.Context) (Drop, error)
 	// Deep compares the octets of all messages.
 	Deep bool
+	// OwnKeywords: keywords that the source's folder does not know are the target's
+	// own, which some servers set, and no difference.
+	OwnKeywords bool
 	// Timeout is how long a server may stay silent.
 	Timeout time.Duration
 	// Progress, if set, is told a few times a second, by one goroutine at a time.
@@ -174,6 +177,9 @@ func (w *folderRun) verify(ctx context.Context) error {
 		return nil
 	}
 	c := compare(&w.result, evidence, source, target, w.Deep)
+	if w.OwnKeywords {
+		c.known = source.known()
+	}
 	ofSource, ofTarget := c.toRead()
 	if !w.Deep {
 		w.progress.expect(int64(len(ofSource) + len(ofTarget)))

@@ -60,6 +60,9 @@ func (c *comparison) judgeFlags(p pair) bool {
 	}
 	source, target := c.source.flags(p.source), c.target.flags(p.target)
 	lacks, has := flagDifference(source, target)
+	if c.known != nil {
+		has = slices.DeleteFunc(has, func(f string) bool { return !strings.HasPrefix(f, `\`) && !c.known[strings.ToLower(f)] })
+	}
 	if len(lacks)+len(has) == 0 {
 		return true
 	}

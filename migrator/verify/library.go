@@ -117,7 +117,7 @@ func (l *library) examine(ctx context.Context, name string) (o opened, err error
 	err = l.do(ctx, "EXAMINE", func() error {
 		data, err := l.client.Select(name, &imap.SelectOptions{ReadOnly: true}).Wait()
 		if err == nil {
-			o = opened{exists: data.NumMessages, uidValidity: data.UIDValidity, permanent: flagNames(data.PermanentFlags)}
+			o = opened{exists: data.NumMessages, uidValidity: data.UIDValidity, flags: flagNames(data.Flags), permanent: flagNames(data.PermanentFlags)}
 		}
 		return err
 	})

@@ -28,6 +28,8 @@ type comparison struct {
 	evidence       store.Evidence
 	source, target *view
 	deep           bool
+	// known are the keywords that are not the target's own; nil where none is.
+	known map[string]bool
 
 	pairs  []pair
 	absent []absence

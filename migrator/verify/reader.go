@@ -17,7 +17,7 @@ type mailbox struct {
 // opened is what EXAMINE says.
 type opened struct {
 	exists, uidValidity uint32
-	permanent           []string
+	flags, permanent    []string
 }
 
 // reader reads the mailbox of one user on one server, without changing anything
@@ -73,7 +73,7 @@ func readFolder(ctx context.Context, r reader, name string) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{uidValidity: max(1, box.uidValidity), permits: permitted(box.permanent)}
+	v := &view{uidValidity: max(1, box.uidValidity), knows: box.flags, permits: permitted(box.permanent)}
 	if box.exists == 0 {
 		return v, nil
 	}

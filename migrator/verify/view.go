@@ -35,6 +35,8 @@ type view struct {
 	// permits are the flags that the folder keeps (PERMANENTFLAGS, RFC 9051
 	// 7.1), folded; nil where it keeps all, or where the server does not tell.
 	permits map[string]bool
+	// knows are the flags of which the folder says that they are in use (FLAGS).
+	knows []string
 	// sums are the SHA-256 of messages' octets, by index; zero where a message
 	// was not read, and nil where none was.
 	sums [][32]byte
@@ -101,6 +103,15 @@ func (v *view) sum(i int32) (sum [32]byte, ok bool) {
 		return sum, false
 	}
 	return v.sums[i], v.sums[i] != [32]byte{}
+}
+
+// known are the flags that the folder knows, folded.
+func (v *view) known() map[string]bool {
+	known := map[string]bool{}
+	for _, f := range slices.Concat(v.knows, strings.Fields(strings.Join(v.sets, " "))) {
+		known[strings.ToLower(f)] = true
+	}
+	return known
 }
 
 func (v *view) flags(i int32) string { return v.sets[v.messages[i].flags] }

@@ -58,7 +58,7 @@ func (w *wire) list(ctx context.Context, pattern string) (boxes []mailbox, err e
 
 func (w *wire) examine(ctx context.Context, name string) (opened, error) {
 	box, err := w.conn.Examine(ctx, name)
-	return opened{exists: box.Exists, uidValidity: box.UIDValidity, permanent: box.PermanentFlags}, answered(err)
+	return opened{exists: box.Exists, uidValidity: box.UIDValidity, flags: box.Flags, permanent: box.PermanentFlags}, answered(err)
 }
 
 func (w *wire) messages(ctx context.Context, _ uint32, v *view) error {
