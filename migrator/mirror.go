@@ -114,7 +114,8 @@ func (j *job) mirrorPass(ctx context.Context) (found change, err error) {
 func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err error) {
 	var mu sync.Mutex
 	var gone []*mirrored
-	j.left = 0
+	var changed []int64
+	left := 0
 	err = j.inLanes(ctx, folders, false, func(l *job, f *folder) error {
 		r, err := l.mirrorFolder(ctx, f)
 		if err != nil {
@@ -123,16 +124,19 @@ func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err 
 		mu.Lock()
 		defer mu.Unlock()
 		if r.again {
-			delete(j.unchanged, f.ID)
+			changed = append(changed, f.ID)
 			found.messages += max(1, r.missing)
 		}
 		found.flags += r.flags
-		j.left += r.left
+		left += r.left
 		if len(r.gone)+len(r.lost) > 0 {
 			gone = append(gone, r)
 		}
 		return nil
 	})
+	for _, id := range changed {
+		delete(j.unchanged, id)
+	}
 	if err != nil {
 		return found, err
 	}
@@ -149,9 +153,10 @@ func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err 
 		mu.Lock()
 		defer mu.Unlock()
 		found.messages += removed
-		j.left += len(r.gone) + len(r.lost) - removed
+		left += len(r.gone) + len(r.lost) - removed
 		return err
 	})
+	j.left = left
 	if err != nil {
 		return found, err
 	}

@@ -191,9 +191,14 @@ func TestParkedOwnerWorks(t *testing.T) {
 			in.mails[1].flags = []string{`\Seen`, "$Other"}
 			in.mails[2].flags = nil
 		},
-		"a folder made":                  func(f *fakeServer) { f.box("New").fill(3, false); f.box("New/below").fill(2, false) },
-		"a folder renamed":               func(f *fakeServer) { f.rename("Work", "Play") },
-		"a folder renamed and used":      func(f *fakeServer) { f.rename("Work", "Play"); b := f.box("Play"); b.mails = b.mails[3:]; b.add(mail(2)) },
+		"a folder made":    func(f *fakeServer) { f.box("New").fill(3, false); f.box("New/below").fill(2, false) },
+		"a folder renamed": func(f *fakeServer) { f.rename("Work", "Play") },
+		"a folder renamed and used": func(f *fakeServer) {
+			f.rename("Work", "Play")
+			b := f.box("Play")
+			b.mails = b.mails[3:]
+			b.add(mail(2))
+		},
 		"a folder renamed below another": func(f *fakeServer) { f.box("Top"); f.rename("Work", "Top/Work") },
 		"an empty folder renamed":        func(f *fakeServer) { f.rename("Empty", "Void") },
 		"two folders swapped": func(f *fakeServer) {

@@ -183,6 +183,68 @@ func TestHeldLoginGivesUp(t *testing.T) {
 	w.waiting(0)
 }
 
+// What the servers said before a login was held counts no more.
+func TestHeldLoginAsksAgain(t *testing.T) {
+	for _, tt := range []struct {
+		source, target, want string
+		flip                 bool
+	}{
+		{"miss", "yes", "target", true}, {"yes", "miss", "miss", true}, {"miss", "yes", "miss", false},
+	} {
+		w := newSourceWorld(t)
+		c := w.moving()
+		w.broker.sources.hold = func(context.Context, int64) (bool, error) { return false, nil } // another process does it
+		w.source.change = func() {
+			w.check(c.BeginFlip(w.ctx))
+			_, err := w.store.Hold(w.ctx, c.Account.ID)
+			w.check(err)
+		}
+		got := w.logins(w.attempt(config.IMAP))
+		w.waiting(1)
+		w.source.idle()
+		w.source.set(tt.source)
+		w.target.set(tt.target)
+		if tt.flip {
+			w.check(c.Flip(w.ctx, store.Active, 1, time.Time{}))
+		} else {
+			w.check(c.EndFlip(w.ctx))
+		}
+		if r := receive(t, got); r != tt.want {
+			t.Errorf("%+v: %s", tt, r)
+		}
+	}
+}
+
+// An account may be held after the decision and before anybody listens for it, and
+// its flip may end before anybody waits for that.
+func TestHoldBetweenDecisionAndSession(t *testing.T) {
+	w := newSourceWorld(t)
+	c := w.moving()
+	w.broker.sources.hold = func(context.Context, int64) (bool, error) { return false, nil }
+	l, err := w.broker.newLogin(w.ctx, w.attempt(config.IMAP))
+	w.check(err)
+	defer l.discard()
+	w.check(l.read(w.ctx))
+	w.check(l.askTheSource(w.ctx))
+	w.check(c.BeginFlip(w.ctx))
+	_, err = w.store.Hold(w.ctx, c.Account.ID)
+	w.check(err)
+	if session, err := l.relayToSource(w.ctx); err != nil || session != nil {
+		t.Fatalf("%v %v", session, err)
+	}
+	w.source.idle()
+	if v := decide(l.facts); v.action != actAwait {
+		t.Errorf("then %+v", v)
+	}
+	w.check(c.Flip(w.ctx, store.Active, 1, time.Time{}))
+	w.broker.awaitFor = time.Hour
+	w.check(l.awaitFlip(w.ctx))
+	if v := decide(l.facts); v.action != actAskTarget {
+		t.Errorf("then %+v", v)
+	}
+	w.waiting(0)
+}
+
 // A session on the source stays there when its account begins to move, and until
 // the flip.
 func TestSessionsStayOnTheSourceUntilTheFlip(t *testing.T) {

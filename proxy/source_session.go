@@ -89,6 +89,17 @@ func (c *sourceSession) freeze(now time.Time) (frozen bool, again time.Duration)
 	return true, 0
 }
 
+// rest is how long the server may still be at something after the session has
+// been closed.
+func (c *sourceSession) rest() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.relayed || !c.tracker.lost() && c.tracker.standsStill() {
+		return 0
+	}
+	return time.Until(c.moved.Add(c.owner.quietLost))
+}
+
 // thaw lets a frozen session go on.
 func (c *sourceSession) thaw() {
 	c.mu.Lock()

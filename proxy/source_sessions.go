@@ -105,8 +105,18 @@ func (s *sourceSessions) join(ctx context.Context, address string, p config.Prot
 	}
 }
 
-// leave takes a session out, whose connection is closed or never was.
+// leave takes a session out, whose connection is closed or never was. One that was
+// left in the middle of a command stays for a while: its server may still carry it
+// out.
 func (s *sourceSessions) leave(c *sourceSession) {
+	if rest := c.rest(); rest > 0 {
+		time.AfterFunc(rest, func() { s.remove(c) })
+		return
+	}
+	s.remove(c)
+}
+
+func (s *sourceSessions) remove(c *sourceSession) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(c.group.sessions, c)

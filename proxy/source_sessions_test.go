@@ -362,6 +362,25 @@ func TestLoginsAndTheFlip(t *testing.T) {
 	})
 }
 
+// What a client sent before it was gone may still be carried out.
+func TestFlipWaitsForWhatWasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuay(t)
+		s, other := q.session(config.IMAP), q.session(config.POP3)
+		other.do("NOOP\r\n", "+OK\r\n")
+		s.client.send("a APPEND x {5+}\r\nhello\r\n")
+		s.server.exactly("a APPEND x {5+}\r\nhello\r\n")
+		time.Sleep(time.Second)
+		s.server.Close()
+		s.client.exactly(byeServerGone)
+		s.client.Close()
+		other.server.Close() // it has answered everything
+		q.write(store.FlipClosing)
+		q.at(flipQuietLost)
+		q.left()
+	})
+}
+
 // A stream that cannot be followed is closed after a longer silence, and nothing is
 // added to it. A command in it may be under way.
 func TestFlipOfACompressedSession(t *testing.T) {

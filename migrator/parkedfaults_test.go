@@ -1,0 +1,397 @@
+package migrator_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"migproxy/config"
+	"migproxy/migrator"
+	"migproxy/store"
+)
+
+func workFolders(f *fakeServer) {
+	twoFolders(f)
+	f.box("Work").subscribed = true
+	f.box("Tree").fill(5, false)
+	f.box("Tree/a").fill(3, false)
+	f.box("Gone").fill(6, false)
+}
+
+// doMuch is what an owner does between two looks.
+func doMuch(f *fakeServer) {
+	in, work := f.box("INBOX"), f.box("Work")
+	for _, m := range in.mails[:20] {
+		work.add(m)
+	}
+	in.mails = in.mails[40:]
+	in.mails[0].flags = []string{`\Flagged`}
+	f.rename("Tree", "Bush")
+	f.box("Bush").mails = f.box("Bush").mails[1:]
+	f.remove("Gone")
+	f.box("New").fill(3, false)
+}
+
+// Whatever step the process dies at while it mirrors and flips, the next one ends
+// the move with both sides the same.
+func TestParkedCrashAtEveryStep(t *testing.T) {
+	steps := append(migrator.FlipSteps(), "settle.committed", "intent.committed", "flip.before")
+	for _, step := range steps {
+		for _, renumbers := range []bool{false, true} {
+			if renumbers && !strings.HasPrefix(step, "rename.") {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/%v", step, renumbers), func(t *testing.T) {
+				t.Parallel()
+				source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+				target.renumbers = renumbers
+				h := b.hold(t, nil)
+				b.anna(t)
+				o := b.options(t)
+				o.Concurrency = 1
+				k := &killer{name: step, n: 1, died: make(chan struct{})}
+				var begun atomic.Bool
+				begun.Store(step == "flip.closing")
+				o.Step = func(name string) {
+					if begun.Load() {
+						k.step(name)
+					}
+				}
+				// What is done before the first flip is there for its last pass.
+				h.mu.Lock()
+				h.before = func(n int) bool {
+					if n == 1 {
+						source.on(func() { doMuch(source) })
+						begun.Store(true)
+					}
+					return true
+				}
+				h.mu.Unlock()
+				crash(t, b, o, k)
+				if k.n > 0 {
+					t.Errorf("the step %s was never passed", step)
+				}
+				b.flips(t, b.options(t), source, target)
+			})
+		}
+	}
+}
+
+// What is on the target and was not appended as it is there stays, whatever
+// becomes of it on the source.
+func TestParkedTouchesOwnOnly(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	was := source.box("Work").mails[4]
+	target.box("Work").add(fakeMail{body: was.body, date: was.date, flags: was.flags}) // is recognised
+	target.box("Gone").add(fakeMail{body: "a: foreign\r\n\r\n", date: was.date})
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	const changed = "a: changed\r\n\r\nby something else\r\n"
+	atStep(&o, "flip.closing", 1, func() {
+		source.on(func() {
+			source.box("Work").mails = slices.Delete(source.box("Work").mails, 3, 6)
+			source.remove("Gone")
+			source.box("Tree").mails = nil
+		})
+		target.on(func() {
+			target.box("Tree").mails[2].body = changed + strings.Repeat("x", len(target.box("Tree").mails[2].body)-len(changed))
+		})
+	})
+	if a := b.run(t, o, "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	if got := target.contents("Work"); len(got) != 28 || !slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, was.body) }) {
+		t.Errorf("%d messages", len(got))
+	}
+	if got := target.contents("Gone"); len(got) != 1 || !strings.Contains(got[0], "foreign") {
+		t.Errorf("%q", got)
+	}
+	if got := target.contents("Tree"); len(got) != 1 || !strings.Contains(got[0], "changed") {
+		t.Errorf("%q", got)
+	}
+}
+
+// Keywords that the target sets of its own neither go nor keep the account from
+// its flip.
+func TestParkedKeywordsOfTheTarget(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	target.onAppend = func(_ int, mails []fakeMail) verdict {
+		for i := range mails {
+			mails[i].flags = append(slices.Clone(mails[i].flags), "$HasNoAttachment")
+		}
+		return verdict{}
+	}
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.on(func() { source.box("Work").mails[0].flags = nil })
+	})
+	if a := b.run(t, o, "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	target.on(func() {
+		if got := target.box("Work").mails[0].flags; !slices.Equal(got, []string{"$HasNoAttachment"}) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// Without UIDPLUS nothing is copied, and the account waits.
+func TestParkedNeedsUIDPLUS(t *testing.T) {
+	_, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	target.caps = strings.Replace(target.caps, " UIDPLUS", "", 1)
+	h := b.hold(t, nil)
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Waiting || !strings.Contains(a.Reason, "UIDPLUS") || target.sent() > 0 || h.times() > 0 {
+		t.Fatal(a.State, a.Reason)
+	}
+}
+
+// A source that shows nothing any more is believed when it does so again, a while
+// later.
+func TestParkedSourceSuddenlyEmpty(t *testing.T) {
+	for name, comes := range map[string]bool{"for a moment": true, "for good": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+			b.hold(t, nil)
+			b.anna(t)
+			o := b.options(t)
+			var kept []*fakeBox
+			deleted := 0
+			atStep(&o, "flip.closing", 1, func() {
+				source.on(func() {
+					for _, box := range source.boxes {
+						was := *box
+						kept = append(kept, &was)
+						box.mails = nil
+					}
+				})
+			})
+			before := o.Step
+			o.Step = func(name string) {
+				before(name)
+				if name == "mirror.deleted" {
+					deleted++
+				}
+			}
+			a := b.runUntil(t, o, "anna", nil, func(store.Account) bool {
+				return slices.ContainsFunc(b.events(t), func(s string) bool { return strings.Contains(s, "does not show") })
+			}, func(m *migrator.Migrator) { m.HastenFlip(500*time.Millisecond, 10*time.Second, 20*time.Second) })
+			if a.Reason != "" || a.Attempts != 0 || deleted != 0 || len(target.contents("INBOX")) != 150 {
+				t.Error(a.Reason, a.Attempts, deleted)
+			}
+			if comes {
+				source.on(func() {
+					for i, box := range source.boxes {
+						box.mails = kept[i].mails
+					}
+				})
+			}
+			b.flipsWith(t, b.options(t), source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 10*time.Second, 20*time.Second) })
+			if comes && deleted > 0 {
+				t.Errorf("%d removals", deleted)
+			}
+		})
+	}
+}
+
+// A session that is never silent puts the flip off; nothing is wrong with the
+// account, and no login waits.
+func TestParkedNeverSilent(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	h := b.hold(t, func(n int) bool { return n > 2 })
+	b.anna(t)
+	o := b.options(t)
+	var during []store.Account
+	atStep(&o, "flip.closing", 2, func() {
+		a, err := b.store.Account(t.Context(), "anna@example.com")
+		if err != nil {
+			t.Error(err)
+		}
+		during = append(during, a)
+	})
+	a := b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 50*time.Millisecond, 20*time.Second) })
+	if h.times() != 3 || a.Attempts != 0 {
+		t.Errorf("asked %d times, %d attempts", h.times(), a.Attempts)
+	}
+	if len(during) != 1 || during[0].State != store.Copying || during[0].Reason != "" || during[0].Attempts != 0 || during[0].Flipping != store.FlipClosing {
+		t.Errorf("%+v", during)
+	}
+	text := strings.Join(b.events(t), "\n")
+	if strings.Count(text, "was never silent") != 2 || strings.Count(text, "Migrating") != 1 {
+		t.Error(text)
+	}
+}
+
+// A last pass that takes too long is taken back, and is tried again.
+func TestParkedFlipTakesTooLong(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	h := b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	atStep(&o, "flip.held", 1, func() {
+		source.on(func() {
+			source.onCommand = func(name, _ string) string {
+				if name == "LIST" { // it does not answer until the flip is taken back
+					source.onCommand = nil
+					source.mu.Unlock()
+					defer source.mu.Lock()
+					b.awaitRow(t, func(a store.Account) bool { return a.Flipping == store.NotFlipping })
+				}
+				return ""
+			}
+		})
+	})
+	b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 10*time.Second, 300*time.Millisecond) })
+	if text := strings.Join(b.events(t), "\n"); h.times() < 2 || !strings.Contains(text, "took longer than 300ms") {
+		t.Error(h.times(), text)
+	}
+}
+
+// Two sides that are not the same are not flipped to: after three tries the
+// administrator is told.
+func TestParkedNotEqual(t *testing.T) {
+	source, _, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	h := b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	verified := 0
+	o.Step = func(name string) {
+		if name == "compare.done" { // a delivery after the last pass
+			verified++
+			source.on(func() { source.box("INBOX").fill(1, false) })
+		}
+	}
+	a := b.run(t, o, "anna", rest...)
+	if a.State != store.Failed || a.Flipping != store.NotFlipping || !strings.Contains(a.Reason, "migproxy verify anna@example.com") || !strings.Contains(a.Reason, "1 not copied yet") {
+		t.Fatal(a.State, a.Reason)
+	}
+	if h.times() != 3 || verified != 3 {
+		t.Errorf("held %d times, compared %d times", h.times(), verified)
+	}
+}
+
+// The end of the process in the middle of a flip takes it back.
+func TestParkedProcessEnds(t *testing.T) {
+	for _, step := range []string{"flip.closing", "flip.held", "flip.verified"} {
+		t.Run(step, func(t *testing.T) {
+			source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+			b.hold(t, func(n int) bool { return step != "flip.closing" || n > 1 })
+			b.anna(t)
+			o := b.options(t)
+			reached := make(chan struct{})
+			atStep(&o, step, 1, func() { close(reached) })
+			a := b.runUntil(t, o, "anna", reached, func(store.Account) bool { return false })
+			if a, _ = b.store.Account(t.Context(), "anna@example.com"); a.Flipping != store.NotFlipping {
+				t.Error(a.State, a.Flipping)
+			}
+			if a.State == store.Active {
+				return // it was too late to stop
+			}
+			b.flips(t, b.options(t), source, target)
+		})
+	}
+}
+
+// A mailbox in use flips once a pass finds little enough, and not before.
+func TestParkedThreshold(t *testing.T) {
+	for name, c := range map[string]struct {
+		at      config.FlipAt
+		arrives int // between two passes
+		flips   bool
+	}{
+		"few":            {config.FlipAt{Messages: 5, Octets: 10_000}, 3, true},
+		"many":           {config.FlipAt{Messages: 2, Octets: 10_000}, 3, false},
+		"few but large":  {config.FlipAt{Messages: 5, Octets: 100}, 3, false},
+		"nothing at all": {config.FlipAt{}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target, b := parkedFakes(t, c.at, twoFolders)
+			b.hold(t, func(int) bool { source.on(func() { source.onCommand = nil }); return true })
+			n := 0
+			source.onCommand = func(command, args string) string {
+				if command == "LSUB" { // once a pass
+					for range c.arrives {
+						n++
+						source.box("INBOX").add(fakeMail{body: message(1000+n, ""), date: "14-Mar-2019 05:06:07 +0100"})
+					}
+				}
+				return ""
+			}
+			b.anna(t)
+			o := b.options(t)
+			if c.flips {
+				b.flips(t, o, source, target)
+				return
+			}
+			a := b.until(t, o, "anna", func(a store.Account) bool { return a.Reason != "" || a.State == store.Active })
+			if a.State != store.Copying || !strings.Contains(a.Reason, "faster") {
+				t.Error(a.State, a.Reason)
+			}
+		})
+	}
+}
+
+// Other ways of parking, and accounts that were there before, know nothing of all
+// that: nothing is removed, nobody is asked.
+func TestOthersAreNotMirrored(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode  config.ParkingMode
+		adopt bool
+	}{"notice": {mode: config.ParkNotice}, "adopted": {mode: config.ParkSource, adopt: true}} {
+		t.Run(name, func(t *testing.T) {
+			source, target, _, b := fakes(t, workFolders)
+			cfg := b.park(t, config.FlipAt{}).domains[domain]
+			cfg.Config.Parking.Mode = c.mode
+			if c.adopt {
+				target.exists, target.password = true, secret
+			}
+			h := b.hold(t, nil)
+			b.begin(t, store.NewAccount{Identity: identity("anna"), Password: config.NewSecret(secret), Adopt: c.adopt})
+			o := b.options(t)
+			atStep(&o, "settle.committed", 4, func() {
+				source.on(func() { source.box("Work").mails = nil; source.remove("Gone") })
+			})
+			if a := b.run(t, o, "anna", rest...); a.State != store.Active || h.times() > 0 {
+				t.Fatal(a.State, a.Reason, h.times())
+			}
+			target.on(func() {
+				if slices.ContainsFunc(target.log, func(s string) bool {
+					return strings.Contains(s, "EXPUNGE") || strings.HasPrefix(s, "RENAME") || strings.HasPrefix(s, "DELETE") || strings.HasPrefix(s, "UNSUBSCRIBE")
+				}) {
+					t.Error("something was removed")
+				}
+			})
+		})
+	}
+}
+
+// awaitRow waits until the account's row is as wanted.
+func (b *bench) awaitRow(t testing.TB, wanted func(store.Account) bool) {
+	changes, cancel := b.store.Subscribe(false)
+	defer cancel()
+	for deadline := time.After(20 * time.Second); ; {
+		a, err := b.store.Account(context.Background(), "anna@example.com")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if wanted(a) {
+			return
+		}
+		select {
+		case <-changes:
+		case <-deadline:
+			t.Error("the account's row never was as wanted")
+			return
+		}
+	}
+}
