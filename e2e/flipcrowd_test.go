@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -161,26 +159,29 @@ func (c *crowdClient) session(ctx context.Context) (onTarget bool, err error) {
 // long their logins took against the promise.
 func crowdMoves(t *testing.T, users, messages int) {
 	o := dovecotOffice(t)
-	source := o.server
-	c := login(t, source.IMAP, user, workPassword)
-	if err := c.Create(sourcePrefix+"Lists", nil).Wait(); err != nil {
-		t.Fatal(err)
-	}
-	for i := range messages {
-		appendTo(t, c, []string{"INBOX", sourcePrefix + "Lists"}[i%2], note(fmt.Sprintf("mail-%d", i)))
-	}
 	names := make([]string, users)
 	for i := range names {
 		names[i] = fmt.Sprintf("user%d@example.com", i)
-		run(t, exec.Command("cp", "-a", filepath.Dir(source.Maildir(user)), filepath.Dir(source.Maildir(names[i]))))
-		source.AddUser(names[i], workPassword)
+		o.server.AddUser(names[i], workPassword)
 	}
-	awaitLogin(t, source, names[users-1], workPassword)
+	awaitLogin(t, o.server, names[users-1], workPassword)
+	for _, name := range names { // alike they would be one owner's
+		c := login(t, o.server.IMAP, name, workPassword)
+		if err := c.Create(sourcePrefix+"Lists", nil).Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range messages {
+			appendTo(t, c, []string{"INBOX", sourcePrefix + "Lists"}[i%2], note(fmt.Sprintf("%s-%d", name, i)))
+		}
+		if err := c.Logout().Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s := o.settings()
 	s.migration = "settle_quiet: 500ms, concurrency: 4"
 	p := newProxy(t, binary, s).start()
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), copyDeadline+time.Duration(users)*5*time.Second)
 	defer cancel()
 	var clients []*crowdClient
 	for i, name := range names {
@@ -194,7 +195,8 @@ func crowdMoves(t *testing.T, users, messages int) {
 	for _, c := range clients {
 		wg.Go(func() {
 			if err := c.run(ctx); err != nil {
-				t.Errorf("%s: %v", c.user, err)
+				a, bad := p.state(c.user)
+				t.Errorf("%s: %v; %+v, %v", c.user, err, a, bad)
 				cancel()
 			}
 		})
@@ -211,11 +213,11 @@ func crowdMoves(t *testing.T, users, messages int) {
 	if at(99) >= heldAtMost {
 		t.Errorf("99%% of the logins took up to %s, more than %s", at(99), heldAtMost)
 	}
-	want := o.look()
 	for _, name := range names {
 		p.awaitState(name, "active")
+		want := viewOf(t, ask(t, request{Op: "dump", Port: o.server.IMAP, User: name, Password: workPassword}), sourcePrefix, sourceSep, sentName)
 		got := viewOf(t, ask(t, request{Op: "dump", Port: o.target.IMAP, User: name, Password: workPassword}), "", targetSep, nil)
-		if err := differences(want.without(), got.without(o.user.Own...)); err != nil {
+		if err := differences(got.besides(want, o.user.Own...)); err != nil {
 			t.Errorf("%s:\n%v", name, err)
 		}
 	}

@@ -594,8 +594,9 @@ class User:
             self.do(0, None, self.phone_settled)
         if fresh:
             got = sum(len(os.listdir(os.path.join(self.r["phone"], "INBOX", d))) for d in ("cur", "new"))
-            if got != len(self.folders[INBOX]):
-                raise Violation("mbsync finds {} messages in the new INBOX, not {}".format(got, len(self.folders[INBOX])))
+            want = sum("\\Deleted" not in m.flags for m in self.folders[INBOX])
+            if got != want:
+                raise Violation("mbsync finds {} messages in the new INBOX, not {}".format(got, want))
 
     def phone_settled(self, c, either=False):
         """Takes over what mbsync did; either, if it was cut and may have done a part."""
@@ -694,7 +695,7 @@ class User:
             self.append(0, INBOX if n % 3 == 0 else self.folder(), self.some(), twice=n % 20 == 7)
 
     def work(self):
-        deck, phone = [], 20
+        deck, phone = [], 8
         after = self.r.get("after", 15)
         while not self.flipped or after > 0:
             for _ in range(self.random.randrange(4, 16)):
@@ -712,7 +713,7 @@ class User:
                 if phone <= 0 and "phone" in self.r:
                     phone = 25
                     self.phone()
-            self.rest(self.random.choice(self.r.get("rests", [0.3, 1, 3.5])))
+            self.rest(0.2 if self.flipped else self.random.choice(self.r.get("rests", [0.3, 1, 3.5])))
             if time.monotonic() - self.began > self.r["limit"]:
                 if self.r.get("stays"):
                     break
