@@ -220,12 +220,12 @@ func TestHeldLoginAsksAgain(t *testing.T) {
 func TestHoldBetweenDecisionAndSession(t *testing.T) {
 	w := newSourceWorld(t)
 	c := w.moving()
-	w.broker.sources.hold = func(context.Context, int64) (bool, error) { return false, nil }
 	l, err := w.broker.newLogin(w.ctx, w.attempt(config.IMAP))
 	w.check(err)
 	defer l.discard()
 	w.check(l.read(w.ctx))
 	w.check(l.askTheSource(w.ctx))
+	w.broker.cancel() // no change is heard of
 	w.check(c.BeginFlip(w.ctx))
 	_, err = w.store.Hold(w.ctx, c.Account.ID)
 	w.check(err)

@@ -75,7 +75,7 @@ func (c *sourceSession) moves() {
 func (c *sourceSession) freeze(now time.Time) (frozen bool, again time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.stood {
+	if !c.stood || c.closed { // one that is being closed is about to leave
 		return false, untilTold
 	}
 	quiet := c.owner.quiet

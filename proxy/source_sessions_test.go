@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -391,9 +392,69 @@ func TestFlipOfACompressedSession(t *testing.T) {
 		q.write(store.FlipClosing)
 		time.Sleep(flipQuietLost - time.Second)
 		s.do("\x00\x01\n\x02", "\x03\x04\r\n")
-		q.at(2*flipQuietLost - time.Second)
+		s.client.send("\x05") // the server is slow to take it
+		time.Sleep(20 * time.Second)
+		q.free()
+		s.server.exactly("\x05")
+		q.at(20*time.Second + 2*flipQuietLost - time.Second)
 		s.moved("")
 	})
+}
+
+// slowConn takes its time to close.
+type slowConn struct {
+	net.Conn
+	close time.Duration
+}
+
+func (c *slowConn) Close() error {
+	time.Sleep(c.close)
+	return c.Conn.Close()
+}
+
+// A session counts until its connection is closed.
+func TestFlipWaitsForConnectionsToClose(t *testing.T) {
+	for _, relayed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQuay(t)
+			c, err := q.join(t.Context(), anna, config.IMAP)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, _ := newDuplex()
+			c.attach(&upstream.Session{Conn: &slowConn{ours, 9 * time.Second}})
+			if relayed {
+				c.begin()
+			}
+			q.write(store.FlipClosing)
+			go c.Close()
+			q.at(9 * time.Second)
+			q.left()
+		})
+	}
+}
+
+// The last words of a session can be read whatever its reader was about to do.
+func TestSourceSessionHasLastWords(t *testing.T) {
+	for _, tt := range []struct {
+		protocol config.Protocol
+		want     string
+	}{{config.IMAP, byeMoved}, {config.POP3, ""}} {
+		synctest.Test(t, func(t *testing.T) {
+			_, _, c := newQuay(t).login(tt.protocol)
+			c.begin()
+			c.end()
+			if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+				t.Error(err)
+			}
+			if got, err := io.ReadAll(c); string(got) != tt.want || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+			if _, err := c.Write([]byte("a NOOP\r\n")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("a command: %v", err)
+			}
+		})
+	}
 }
 
 // A flip that is asked for anew while the last one is being answered is answered
