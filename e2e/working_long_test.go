@@ -30,7 +30,7 @@ func TestUserOfALaterWaveWorks(t *testing.T) {
 			p := newProxy(t, binary, s).start()
 			u := o.user
 			u.IMAP, u.IMAPS, u.Seed, u.Messages, u.Limit = p.imap, p.imaps, 7, 100, 15
-			u.Stays, u.Rests = true, []float64{0.1}
+			u.Stays = true
 			u.Phone = filepath.Join(t.TempDir(), "phone")
 			w := startWorker(t, u)
 			w.goOn()

@@ -31,7 +31,6 @@ type workingUser struct {
 	After       int               `json:"after"`           // what he does after the flip
 	Limit       int               `json:"limit"`           // seconds until the flip
 	Stays       bool              `json:"stays,omitempty"` // ends then, and is not to flip
-	Rests       []float64         `json:"rests,omitempty"` // seconds; how he rests
 	Own         []string          `json:"own"`             // folders that the target makes by itself
 	Phone       string            `json:"phone,omitempty"`
 	RenamesOnce bool              `json:"renames_once,omitempty"` // no folder that was renamed before
@@ -285,7 +284,9 @@ func (o *office) settings() settings {
 // and holds both servers against his model.
 func (o *office) works(t testing.TB, seed uint64) {
 	t.Helper()
-	p := newProxy(t, binary, o.settings())
+	s := o.settings()
+	s.target.imap = newValve(t, o.target.IMAP).port
+	p := newProxy(t, binary, s)
 	u := o.user
 	u.IMAP, u.IMAPS, u.Seed, u.After, u.Limit = p.imap, p.imaps, seed, 8, 120
 	u.Phone = filepath.Join(t.TempDir(), "phone")
@@ -295,7 +296,7 @@ func (o *office) works(t testing.TB, seed uint64) {
 	n := w.await("flipped")
 	t.Logf("seed %d: %d things done before the flip, %d connections lost quietly, %d commands repeated, mbsync run %d times and cut %d times, logins %v",
 		seed, n.Stats.Before, n.Stats.Cut, n.Stats.Repeated, n.Stats.Mbsync, n.Stats.MbsyncCut, n.Stats.Logins)
-	if n.Stats.Before < 20 {
+	if n.Stats.Before < 25 {
 		t.Errorf("he did %d things before the flip: that is no work", n.Stats.Before)
 	}
 	source := o.flipped(t, p, n)

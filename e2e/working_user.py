@@ -713,7 +713,9 @@ class User:
                 if phone <= 0 and "phone" in self.r:
                     phone = 25
                     self.phone()
-            self.rest(0.2 if self.flipped else self.random.choice(self.r.get("rests", [0.3, 1, 3.5])))
+            # No quiet moment, and so no flip, before everything was done once.
+            some = self.stats["ops"] >= len(self.DECK) and not self.flipped
+            self.rest(self.random.choice([0.1, 0.3, 2.5] if some else [0.1, 0.3]) * self.random.uniform(0.8, 1.1))
             if time.monotonic() - self.began > self.r["limit"]:
                 if self.r.get("stays"):
                     break
@@ -735,13 +737,15 @@ class User:
         while (left := until - time.monotonic()) > 0:
             ready, _, _ = select.select([c.sock for c in self.slots.values()], [], [], left)
             for slot, c in list(self.slots.items()):
-                if c.sock in ready:
+                if c.sock in ready and self.slots.get(slot) is c:
                     try:
                         c.lines(None)
                     except Cut as e:
                         self.lost(slot, e)
                         if c.idling:  # one that listens comes back at once
                             self.do(slot, INBOX, self.listen)
+                        else:
+                            self.op_send(slot)
 
     def listen(self, c):
         if "IDLE" in c.capabilities:
