@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,14 +24,16 @@ const crowdPoll = 3 * time.Second
 // heldAtMost is what 99 of 100 logins must be answered in.
 const heldAtMost = 10 * time.Second
 
-// crowdClient is a client with one connection: it listens (IDLE), or asks now and
-// then. It comes back without a word when the connection ends at a quiet moment,
+// crowdClient is a client with one connection: it listens (IDLE), or stores a message
+// now and then and asks in between. It comes back without a word when the connection ends at a quiet moment,
 // and ends when it is on the target.
 type crowdClient struct {
 	user   string
 	port   int
 	idles  bool
 	logins []time.Duration
+	polls  int
+	stored []string // digests of the messages that were taken
 
 	net.Conn
 	buf []byte
@@ -142,7 +145,7 @@ func (c *crowdClient) session(ctx context.Context) (onTarget bool, err error) {
 		case errors.As(err, &timeout) && timeout.Timeout() && len(c.buf) == 0:
 			poll = poll.Add(crowdPoll)
 			if !c.idles {
-				if _, err := c.command("p", "NOOP"); err != nil {
+				if err := c.poll(); err != nil {
 					return false, err
 				}
 			}
@@ -153,6 +156,20 @@ func (c *crowdClient) session(ctx context.Context) (onTarget bool, err error) {
 		}
 	}
 	return false, ctx.Err()
+}
+
+func (c *crowdClient) poll() error {
+	c.polls++
+	if c.polls%2 == 0 {
+		_, err := c.command("p", "NOOP")
+		return err
+	}
+	m := note(fmt.Sprintf("%s-stores-%d", c.user, c.polls)).octets
+	_, err := c.command("p", fmt.Sprintf("APPEND INBOX {%d+}\r\n%s", len(m), m))
+	if err == nil {
+		c.stored = append(c.stored, fmt.Sprintf("%x", sha256.Sum256(m)))
+	}
+	return err
 }
 
 // crowdMoves moves many users at once, each with a client or two, and holds how
@@ -178,7 +195,8 @@ func crowdMoves(t *testing.T, users, messages int) {
 		}
 	}
 	s := o.settings()
-	s.migration = "settle_quiet: 500ms, concurrency: 4"
+	s.target.imap = newValve(t, o.target.IMAP).port
+	s.migration = fmt.Sprintf("settle_quiet: 500ms, concurrency: 4, rate: { messages: %d }", users*messages/10)
 	p := newProxy(t, binary, s).start()
 
 	ctx, cancel := context.WithTimeout(t.Context(), copyDeadline+time.Duration(users)*5*time.Second)
@@ -213,6 +231,7 @@ func crowdMoves(t *testing.T, users, messages int) {
 	if at(99) >= heldAtMost {
 		t.Errorf("99%% of the logins took up to %s, more than %s", at(99), heldAtMost)
 	}
+	stored := 0
 	for _, name := range names {
 		p.awaitState(name, "active")
 		want := viewOf(t, ask(t, request{Op: "dump", Port: o.server.IMAP, User: name, Password: workPassword}), sourcePrefix, sourceSep, sentName)
@@ -220,7 +239,19 @@ func crowdMoves(t *testing.T, users, messages int) {
 		if err := differences(got.besides(want, o.user.Own...)); err != nil {
 			t.Errorf("%s:\n%v", name, err)
 		}
+		for _, c := range clients {
+			if c.user != name {
+				continue
+			}
+			for _, digest := range c.stored {
+				if n := strings.Count(strings.Join(got.folders["INBOX"], "\n"), digest); n != 1 {
+					t.Errorf("%s: what was stored while he moved is there %d times", name, n)
+				}
+			}
+			stored += len(c.stored)
+		}
 	}
+	t.Logf("%d messages were stored meanwhile", stored)
 }
 
 // Five users move at once; thirty do in the long tests.
