@@ -78,6 +78,8 @@ type fakeServer struct {
 	// one, to be given in place of the usual one, or nothing. A BYE ends the
 	// connection.
 	onCommand func(name, args string) string
+	// hides says which messages a list of a folder leaves out.
+	hides func(m fakeMail) bool
 	// onFetch says whether to leave a body out, or to cut in the middle of it.
 	onFetch func(m fakeMail) (skip, cut bool)
 }
@@ -425,6 +427,9 @@ func (s *fakeSession) fetch(tag, args string) error {
 			default:
 				s.printf("* %d FETCH (UID %d BODY[] {%d}\r\n%s)\r\n", i+1, m.uid, len(m.body), m.body)
 			}
+			continue
+		}
+		if s.f.hides != nil && s.f.hides(m) {
 			continue
 		}
 		gmail := ""

@@ -318,7 +318,7 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	}
 	// What was copied under former UIDs of the source, and is nothing that it has
 	// now: that is known once all it has now is accounted for.
-	if deletes && (!f.listed || f.Matched || r.missing == 0) && !j.withholdsIn(f) {
+	if deletes && (!f.listed || (f.Matched || r.missing == 0) && !j.withholdsIn(f)) {
 		r.holdPast(past, known, ours)
 	}
 	byUID := func(a, b candidate) int { return cmp.Compare(a.uid, b.uid) }

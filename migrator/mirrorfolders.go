@@ -114,11 +114,11 @@ func (j *job) finishRename(ctx context.Context, known []store.Folder) (err error
 		if err != nil {
 			return err
 		}
-		if f.TargetUIDValidity == 0 || validity == 0 { // nothing was copied into it
-			validity = f.TargetUIDValidity
+		if f.TargetUIDValidity == 0 { // nothing was copied into it
+			validity = 0
 		}
-		same := true
-		if validity != f.TargetUIDValidity {
+		same := validity != 0
+		if same && validity != f.TargetUIDValidity {
 			if same, err = j.sameUIDs(ctx, f); err != nil {
 				return err
 			}

@@ -248,11 +248,14 @@ func TestParkedOwnerWorks(t *testing.T) {
 					f.box("Tree/a")
 					f.box("Tree/a/b").fill(4, false)
 				})
-				b.hold(t, nil)
+				h := b.hold(t, nil)
 				b.anna(t)
 				o := b.options(t)
 				atStep(&o, step, 1, func() { source.on(func() { work(source) }) })
 				b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 10*time.Second, 20*time.Second) })
+				if n := h.times(); n != 1 && !strings.Contains(strings.Join(b.events(t), " "), "does not show") {
+					t.Errorf("sessions were closed %d times", n)
+				}
 			})
 		}
 	}
@@ -276,7 +279,12 @@ func TestParkedTreeRenamed(t *testing.T) {
 			o, sent := b.options(t), 0
 			atStep(&o, "flip.closing", 1, func() {
 				sent = target.sent()
-				source.on(func() { source.rename("Tree", "Bush"); source.box("Bush").subscribed = true })
+				source.on(func() {
+					source.rename("Tree", "Bush")
+					source.box("Bush").subscribed = true
+					below := source.box("Bush/a/b") // what was copied there is still known as that
+					below.mails = below.mails[1:]
+				})
 			})
 			b.flips(t, o, source, target)
 			if n := target.sent(); n != sent {

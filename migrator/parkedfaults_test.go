@@ -395,3 +395,149 @@ func (b *bench) awaitRow(t testing.TB, wanted func(store.Account) bool) {
 		}
 	}
 }
+
+// A POP3 server may hide what was read once: nothing of it is removed.
+func TestParkedPOP3OnlyAdds(t *testing.T) {
+	source, target, b := popFakes(t, func(f *fakePOP3) { f.fill(20) })
+	b.park(t, config.FlipAt{})
+	target.caps = strings.Replace(target.caps, " UIDPLUS", "", 1) // is not needed
+	b.hold(t, func(n int) bool {
+		if n == 1 {
+			source.mu.Lock()
+			source.mails = source.mails[5:]
+			source.mu.Unlock()
+			source.add(message(901, ""))
+		}
+		return true
+	})
+	b.anna(t)
+	a := b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Active || a.Messages != 21 || len(target.contents("INBOX")) != 21 {
+		t.Fatal(a.State, a.Messages, a.Reason, b.events(t))
+	}
+	if !slices.ContainsFunc(b.events(t), func(s string) bool { return strings.Contains(s, "16 messages") && strings.Contains(s, "5 gone from the source") }) {
+		t.Errorf("%q", b.events(t))
+	}
+}
+
+// Where folders are labels, a message that leaves one of them is not removed.
+func TestParkedLabelsOnlyAdd(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, fillGmail)
+	fresh := fakeMail{body: message(5000, ""), gmail: 5000, date: "14-Mar-2019 05:06:07 +0100"}
+	b.hold(t, func(n int) bool {
+		if n == 1 {
+			source.on(func() {
+				source.unlabel(gmailMail(5).gmail, "INBOX")
+				source.unlabel(gmailMail(3).gmail, allMail)
+				source.unlabel(gmailMail(3).gmail, "Work")
+				source.label(fresh, "INBOX")
+			})
+		}
+		return true
+	})
+	b.anna(t)
+	a := b.run(t, b.options(t), "anna", rest...)
+	if a.State != store.Active || a.Messages != 67 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	target.on(func() {
+		if slices.ContainsFunc(target.log, func(s string) bool { return strings.Contains(s, "EXPUNGE") }) {
+			t.Error("something was removed")
+		}
+	})
+}
+
+// A message that is moved about counts once for the addresses that it shows.
+func TestParkedMovesCountOnce(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, func(f *fakeServer) {
+		for i := range 2 {
+			f.box("Work").add(delivered(rossi, i))
+		}
+	})
+	b.hold(t, func(n int) bool { return n > 2 })
+	b.anna(t)
+	o := discover(t, b.options(t), "")
+	boxes := []string{"Work", "Other", "INBOX"}
+	o.Step = func(name string) {
+		if name == "flip.closing" && len(boxes) > 1 {
+			source.on(func() {
+				for _, m := range source.box(boxes[0]).mails {
+					source.box(boxes[1]).add(m)
+				}
+				source.box(boxes[0]).mails = nil
+			})
+			boxes = boxes[1:]
+		}
+	}
+	b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 50*time.Millisecond, 20*time.Second) })
+	if a, n := b.alias(t, rossi); n > 2 {
+		t.Errorf("%+v, %d messages", a, n)
+	}
+}
+
+// A list of the source that leaves messages out says nothing of whether they are
+// there.
+func TestParkedSourceListsTooLittle(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	hidden, deleted := 0, 0
+	atStep(&o, "flip.held", 1, func() {
+		source.on(func() {
+			source.hides = func(m fakeMail) bool {
+				if m.uid == 7 && hidden < 3 {
+					hidden++
+					return true
+				}
+				return false
+			}
+		})
+	})
+	before := o.Step
+	o.Step = func(name string) {
+		before(name)
+		if name == "mirror.deleted" {
+			deleted++
+		}
+	}
+	b.flips(t, o, source, target)
+	if hidden < 3 || deleted > 0 {
+		t.Errorf("%d hidden, %d removals", hidden, deleted)
+	}
+}
+
+// What was removed on the target and is in the ledger still, after a crash, does
+// not account for a message that is equal to it: not when the source gives its
+// messages new UIDs either.
+func TestParkedRemovedAccountsForNothing(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	o.Concurrency = 1
+	renumber := func(box *fakeBox) {
+		box.validity += 500
+		for i := range box.mails {
+			box.mails[i].uid += 1000
+		}
+		box.next += 1000
+	}
+	k := &killer{name: "mirror.deleted", n: 1, died: make(chan struct{})}
+	o.Step = k.step
+	var removed fakeMail
+	atStep(&o, "flip.closing", 1, func() {
+		source.on(func() {
+			work := source.box("Work")
+			removed = work.mails[3]
+			work.mails = slices.Delete(work.mails, 3, 4)
+			renumber(work)
+		})
+	})
+	crash(t, b, o, k)
+	source.on(func() {
+		renumber(source.box("Work"))
+		source.box("Work").add(removed)
+	})
+	b.flips(t, b.options(t), source, target)
+}
