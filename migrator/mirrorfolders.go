@@ -29,6 +29,9 @@ func (j *job) followRenames(ctx context.Context, known []store.Folder, status ma
 		if err != nil || len(renames) == 0 {
 			return known, err
 		}
+		if err := j.leaveFolders(ctx); err != nil {
+			return nil, err
+		}
 		if err := j.claim.BeginRename(ctx, renames); err != nil {
 			return nil, err
 		}
@@ -48,6 +51,21 @@ func (j *job) followRenames(ctx context.Context, known []store.Folder, status ma
 		}
 		j.renamed++
 	}
+}
+
+// leaveFolders has no connection stand in a folder of the target that is about to be
+// renamed or removed: some servers end such a one (RFC 9051 section 6.3.5).
+func (j *job) leaveFolders(ctx context.Context) error {
+	for _, c := range append([]*conns{&j.conns}, j.others...) {
+		if c.viewed == "" || isInbox(c.viewed) {
+			continue
+		}
+		if _, err := c.eye.Examine(ctx, "INBOX"); err != nil {
+			return again(errorTarget, fmt.Errorf("open the target's INBOX: %w", err))
+		}
+		c.viewed = ""
+	}
+	return nil
 }
 
 // settleRenames ends a renaming that a crash left open. Whether the target has
@@ -143,7 +161,7 @@ func (j *job) sameUIDs(ctx context.Context, f *folder) (bool, error) {
 		return false, err
 	}
 	r := &mirrored{f: f}
-	j.viewed = ""
+	j.viewed = f.Target
 	if _, err = j.eye.Select(ctx, f.Target); err == nil {
 		err = j.eye.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
 			r.shown = append(r.shown, shown{m.UID, m.Size})
@@ -372,6 +390,9 @@ func (j *job) removeFolder(ctx context.Context, f *folder) (done bool, err error
 			}
 		}
 		if err == nil && st.Messages == 0 && !hasUse(j.there.mailboxes[at]) && !isInbox(f.Target) {
+			if err := j.leaveFolders(ctx); err != nil {
+				return false, err
+			}
 			err := j.dest.Delete(ctx, f.Target)
 			if err != nil && !isStatus(err) {
 				return false, again(errorTarget, fmt.Errorf("remove the target's folder %s: %w", f.Target, err))

@@ -210,7 +210,16 @@ func TestParkedOwnerWorks(t *testing.T) {
 		"a folder removed":         func(f *fakeServer) { f.remove("Work") },
 		"a tree removed":           func(f *fakeServer) { f.remove("Tree"); f.remove("Tree/a"); f.remove("Tree/a/b") },
 		"a part of a tree removed": func(f *fakeServer) { f.remove("Tree/a/b") },
-		"a folder made anew":       func(f *fakeServer) { f.remove("Work"); f.box("Work").fill(7, true) },
+		"another with the UIDVALIDITY of one removed": func(f *fakeServer) {
+			validity := f.box("Work").validity
+			f.remove("Work")
+			b := f.box("New")
+			b.validity = validity
+			for i := range 30 {
+				b.add(mail(i + 100))
+			}
+		},
+		"a folder made anew": func(f *fakeServer) { f.remove("Work"); f.box("Work").fill(7, true) },
 		"a folder made anew, empty": func(f *fakeServer) {
 			f.remove("Work")
 			f.box("Work")

@@ -72,6 +72,19 @@ func TestParkedDovecot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	folders := func(t *testing.T, c *imapclient.Client) {
+		do(t, c.Rename("INBOX.Tree", "INBOX.Bush", nil).Wait())
+		do(t, c.Subscribe("INBOX.Bush").Wait())
+		do(t, c.Unsubscribe("INBOX.Tree").Wait())
+		do(t, c.Unsubscribe("INBOX.Work").Wait())
+		do(t, c.Subscribe("INBOX.Empty").Wait())
+		do(t, c.Delete("INBOX.Gone.below").Wait())
+		do(t, c.Delete("INBOX.Gone").Wait())
+		do(t, c.Rename("INBOX.Empty", "INBOX.Bush.Void", nil).Wait())
+		do(t, c.Create("INBOX.New.below", nil).Wait())
+		appendMail(t, c, "INBOX.New.below", message(902, ""), time.Unix(1e9, 0))
+		expunge(t, c, "INBOX.Bush", 0)
+	}
 	for name, work := range map[string]func(t *testing.T, c *imapclient.Client){
 		"messages": func(t *testing.T, c *imapclient.Client) {
 			expunge(t, c, "INBOX", 3, 4, 5, 17)
@@ -86,18 +99,10 @@ func TestParkedDovecot(t *testing.T) {
 			appendMail(t, c, "INBOX", message(900, ""), time.Unix(1e9, 0))
 			appendMail(t, c, "INBOX.Tree", message(901, ""), time.Unix(1e9, 0))
 		},
-		"folders": func(t *testing.T, c *imapclient.Client) {
-			do(t, c.Rename("INBOX.Tree", "INBOX.Bush", nil).Wait())
-			do(t, c.Subscribe("INBOX.Bush").Wait())
-			do(t, c.Unsubscribe("INBOX.Tree").Wait())
-			do(t, c.Unsubscribe("INBOX.Work").Wait())
-			do(t, c.Subscribe("INBOX.Empty").Wait())
+		"folders":                      folders,
+		"folders, over one connection": folders,
+		"one folder removed": func(t *testing.T, c *imapclient.Client) {
 			do(t, c.Delete("INBOX.Gone.below").Wait())
-			do(t, c.Delete("INBOX.Gone").Wait())
-			do(t, c.Rename("INBOX.Empty", "INBOX.Bush.Void", nil).Wait())
-			do(t, c.Create("INBOX.New.below", nil).Wait())
-			appendMail(t, c, "INBOX.New.below", message(902, ""), time.Unix(1e9, 0))
-			expunge(t, c, "INBOX.Bush", 0)
 		},
 		"swapped and made anew": func(t *testing.T, c *imapclient.Client) {
 			do(t, c.Rename("INBOX.Tree", "INBOX.x", nil).Wait())
@@ -118,8 +123,12 @@ func TestParkedDovecot(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			extra := noSync
+			if name == "folders, over one connection" {
+				extra += "\nprotocol imap {\n  mail_max_userip_connections = 1\n}"
+			}
 			source := servers.StartDovecot(t, servers.DovecotOptions{Separator: ".", Prefix: "INBOX.", Extra: noSync})
-			target := servers.StartDovecot(t, servers.DovecotOptions{Separator: "/", Extra: noSync})
+			target := servers.StartDovecot(t, servers.DovecotOptions{Separator: "/", Extra: extra})
 			source.AddUser("anna@example.com", secret)
 			c := dial(t, source.IMAP, "anna@example.com", secret)
 			for _, box := range []string{"INBOX.Work", "INBOX.Tree", "INBOX.Tree.a.b", "INBOX.Gone", "INBOX.Gone.below", "INBOX.Empty"} {
@@ -131,7 +140,7 @@ func TestParkedDovecot(t *testing.T) {
 					}
 				}
 			}
-			for i := range 40 {
+			for i := range 110 { // enough for several lanes
 				appendMail(t, c, "INBOX", message(i/2, ""), time.Unix(int64(1e9+i), 0), imap.FlagSeen, "$Forwarded")
 			}
 			b := newBench(t, source.IMAP, target.IMAP, &dovecotDriver{d: target}).park(t, config.FlipAt{})

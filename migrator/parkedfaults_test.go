@@ -415,7 +415,9 @@ func TestParkedPOP3OnlyAdds(t *testing.T) {
 	if a.State != store.Active || a.Messages != 21 || len(target.contents("INBOX")) != 21 {
 		t.Fatal(a.State, a.Messages, a.Reason, b.events(t))
 	}
-	if !slices.ContainsFunc(b.events(t), func(s string) bool { return strings.Contains(s, "16 messages") && strings.Contains(s, "5 gone from the source") }) {
+	if !slices.ContainsFunc(b.events(t), func(s string) bool {
+		return strings.Contains(s, "16 messages") && strings.Contains(s, "5 gone from the source")
+	}) {
 		t.Errorf("%q", b.events(t))
 	}
 }
@@ -540,4 +542,64 @@ func TestParkedRemovedAccountsForNothing(t *testing.T) {
 		source.box("Work").add(removed)
 	})
 	b.flips(t, b.options(t), source, target)
+}
+
+// A folder that is removed, made again, and removed for good: what was set aside
+// from it stays listed.
+func TestParkedFolderComesBack(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	refused := message(3, "bad")
+	source.box("Gone").add(fakeMail{body: refused, date: "14-Mar-2019 05:06:07 +0100"})
+	target.onAppend = func(_ int, mails []fakeMail) verdict {
+		if slices.ContainsFunc(mails, func(m fakeMail) bool { return m.body == refused }) {
+			return verdict{no: "[CANNOT] bad message"}
+		}
+		return verdict{}
+	}
+	b.hold(t, func(n int) bool { return n > 3 })
+	begun := b.anna(t)
+	o := b.options(t)
+	n := 0
+	o.Step = func(name string) {
+		if name == "flip.closing" {
+			n++
+			source.on(func() {
+				if n != 2 {
+					source.remove("Gone")
+					return
+				}
+				source.box("Gone").fill(8, false)
+			})
+		}
+	}
+	a := b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 50*time.Millisecond, 20*time.Second) })
+	aside, err := b.store.SetAside(t.Context(), begun.ID)
+	if err != nil || len(aside) != 1 || aside[0].FolderName != "Gone" || a.SetAside != 1 || n != 4 {
+		t.Error(aside, a.SetAside, n, err)
+	}
+}
+
+// A folder with a use is emptied and stays, also when the source's was renamed.
+func TestParkedFoldersWithAUse(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, func(f *fakeServer) {
+		workFolders(f)
+		f.box("Sent").fill(4, false)
+		f.box("Trash").fill(3, false)
+	})
+	target.box("Sent").attrs, target.box("Trash").attrs = `\Sent`, `\Trash`
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.on(func() { source.rename("Sent", "Sent2019"); source.remove("Trash") })
+	})
+	if a := b.run(t, o, "anna", rest...); a.State != store.Active || a.Messages != 198 {
+		t.Fatal(a.State, a.Messages, a.Reason)
+	}
+	equal(t, source, target, "INBOX", "Work", "Sent2019")
+	target.on(func() {
+		if len(target.box("Sent").mails)+len(target.box("Trash").mails) > 0 || target.box("Sent").attrs == "" || target.box("Trash").attrs == "" {
+			t.Error("Sent and Trash are not there, or not empty")
+		}
+	})
 }
