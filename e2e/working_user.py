@@ -590,7 +590,7 @@ class User:
             with open(os.path.join(box, "{}.{}.phone:2,S".format(1_700_000_000 + self.serial, self.serial)), "wb") as f:
                 f.write(octets.replace(b"\r\n", b"\n"))
         self.pending = after
-        if self.mbsync():
+        if self.mbsync("inbox", "phone"):
             self.do(0, None, self.phone_settled)
         if fresh:
             got = sum(len(os.listdir(os.path.join(self.r["phone"], "INBOX", d))) for d in ("cur", "new"))
@@ -621,14 +621,14 @@ class User:
             raise Violation("mbsync's mailbox on the {}: {}".format(c.side, "\n".join(wrong[:30])))
         self.folders[PHONE], self.pending = shown, None
 
-    def mbsync(self):
+    def mbsync(self, *channels):
         """Whether it ended well; if not, the flip came between, or this is a violation."""
         rc = self.r["phone"] + ".rc"
         for _ in range(5):
             with Tap(self) as tap:
                 with open(rc, "w") as f:
                     f.write(MBSYNC.format(port=tap.port, dir=self.r["phone"], user=self.r["user"], password=self.r["password"]))
-                ended = subprocess.run(["mbsync", "-c", rc, "inbox", "phone"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+                ended = subprocess.run(["mbsync", "-c", rc, *channels], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
             said = ended.stdout.decode("utf-8", "replace").strip()
             self.say("mbsync ended with {}: {}".format(ended.returncode, said))
             self.stats["mbsync"] += 1
@@ -744,6 +744,8 @@ class User:
                         self.lost(slot, e)
                         if c.idling:  # one that listens comes back at once
                             self.do(slot, INBOX, self.listen)
+                        elif "phone" in self.r and self.random.random() < 0.5:
+                            self.mbsync("inbox")  # it changes nothing, wherever it gets to
                         else:
                             self.op_send(slot)
 
