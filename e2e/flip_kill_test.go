@@ -15,8 +15,9 @@ func killedAt(t *testing.T, step string, seed uint64) {
 	s.migration = "concurrency: 1, rate: { messages: 25 }, " + lateQuiet
 	p := newProxy(t, killable, s)
 	p.env = []string{"KILLTEST_AT=" + step + ":1"}
+	o.user.Crashes = true
 	u := o.user
-	u.IMAP, u.IMAPS, u.Seed, u.Messages, u.After, u.Limit, u.Crashes = p.imap, p.imaps, seed, 60, 4, 180, true
+	u.IMAP, u.IMAPS, u.Seed, u.Messages, u.After, u.Limit = p.imap, p.imaps, seed, 60, 4, 180
 	w := startWorker(t, u)
 	p.start()
 	w.goOn()

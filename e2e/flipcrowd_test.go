@@ -236,7 +236,7 @@ func crowdMoves(t *testing.T, users, messages int) {
 		p.awaitState(name, "active")
 		want := viewOf(t, ask(t, request{Op: "dump", Port: o.server.IMAP, User: name, Password: workPassword}), sourcePrefix, sourceSep, sentName)
 		got := viewOf(t, ask(t, request{Op: "dump", Port: o.target.IMAP, User: name, Password: workPassword}), "", targetSep, nil)
-		if err := differences(got.besides(want, o.user.Own...)); err != nil {
+		if err := differences(o.user.besides(got, want)); err != nil {
 			t.Errorf("%s:\n%v", name, err)
 		}
 		for _, c := range clients {
