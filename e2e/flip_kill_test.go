@@ -5,10 +5,24 @@ import (
 	"time"
 )
 
-// killedAt lets a user work while migproxy is killed at a step of his move. He
-// comes back when it is there again; at each return he sees all of his mail, and
-// never the old mailbox after the new one.
+// killedAt lets a user work while migproxy is killed at a step of his move. What he
+// does may not lead to this step; then another one has his turn.
 func killedAt(t *testing.T, step string, seed uint64) {
+	t.Helper()
+	for range 6 {
+		if killedOnce(t, step, seed) {
+			return
+		}
+		seed += 100
+	}
+	t.Fatal("the step was not reached")
+}
+
+// killedOnce reports whether the step was reached. The user comes back when
+// migproxy is there again; at each return he sees all of his mail, and never the old
+// mailbox after the new one.
+func killedOnce(t *testing.T, step string, seed uint64) bool {
+	t.Helper()
 	o := dovecotOffice(t)
 	s := o.settings()
 	s.target.imap = late(t, o.target.IMAP)
@@ -25,10 +39,14 @@ func killedAt(t *testing.T, step string, seed uint64) {
 	case <-p.done:
 		p.cmd = nil
 	case n := <-w.events:
-		t.Fatalf("the step was not reached; %s: %s\n%+v\n%s", n.Event, n.Text, n.Stats, tail(readFile(t, w.transcript), 60))
+		if n.Event == "flipped" {
+			t.Logf("seed %d does not lead to the step", seed)
+			return false
+		}
+		t.Fatalf("%s: %s\n%+v\n%s", n.Event, n.Text, n.Stats, tail(readFile(t, w.transcript), 60))
 	case <-time.After(2 * time.Minute):
 		a, err := p.state(user)
-		t.Fatalf("the step was not reached: %+v, %v", a, err)
+		t.Fatalf("neither killed nor flipped: %+v, %v", a, err)
 	}
 	p.env = nil
 	p.start()
@@ -37,6 +55,7 @@ func killedAt(t *testing.T, step string, seed uint64) {
 	source := o.flipped(t, p, n)
 	w.goOn()
 	o.ended(t, source, w.await("done"))
+	return true
 }
 
 // Killed while a user works at his source, a move goes on after the restart. All
