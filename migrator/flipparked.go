@@ -40,6 +40,7 @@ func (j *job) flipParked(ctx context.Context) error {
 	if err := j.awaitHold(ctx); err != nil {
 		return j.takeBack(ctx, err)
 	}
+	j.held = true
 	j.m.step(stepFlipHeld)
 	held, cancel := context.WithTimeoutCause(ctx, j.m.flipTime, errFlipTime)
 	defer cancel()

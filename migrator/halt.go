@@ -64,6 +64,8 @@ func (j *job) putDown(ctx context.Context, err error) {
 	if l, ok := errors.AsType[*later](err); ok && j.stop.Err() == nil {
 		j.log.Info("the flip is put off", zap.Error(err), zap.Duration("pause", l.pause))
 		j.event(ctx, fmt.Sprintf("'%s': %s", j.address, l.why))
+		// Without a reason the next run would take what was asked for agreed to.
+		j.m.memory.askedOnly(a.ID, j.consent, j.heedless)
 		j.release(ctx, a.State, "", time.Now().Add(l.pause), false)
 		return
 	}

@@ -54,6 +54,7 @@ type job struct {
 	// Of an account whose owner works on the source, see mirrors.
 	keywords        *keywords
 	tellsSubscribed bool // the source has listed its subscriptions
+	held            bool // logins wait
 	renamed         int  // folders, in this pass
 	left            int  // messages that the source has no more and that are not touched
 }

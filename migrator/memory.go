@@ -46,6 +46,14 @@ func (m *memory) wasAsked(account int64) (messages int64) {
 	return m.asked[account]
 }
 
+// askedOnly forgets what the administrator was asked and has not agreed to: it is
+// asked anew if need be.
+func (m *memory) askedOnly(account, consent int64, heedless bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked[account], m.told[account] = consent, heedless
+}
+
 // narrow remembers that one of several connections of an account broke off.
 func (m *memory) narrow(account int64) {
 	m.mu.Lock()

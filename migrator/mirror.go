@@ -22,6 +22,9 @@ const (
 	doubtAbove = 100
 	// doubtPause is when it is looked again.
 	doubtPause = time.Minute
+	// laneFolders is how many folders there must be for the last pass to take more
+	// connections.
+	laneFolders = 20
 )
 
 // mirrors reports whether the owner of the account works on the source until the
@@ -116,7 +119,7 @@ func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err 
 	var gone []*mirrored
 	var changed []int64
 	left := 0
-	err = j.inLanes(ctx, folders, false, func(l *job, f *folder) error {
+	err = j.inLanes(ctx, folders, j.mirrorsInLanes(folders), func(l *job, f *folder) error {
 		r, err := l.mirrorFolder(ctx, f)
 		if err != nil {
 			return err
@@ -163,6 +166,13 @@ func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err 
 	removed, err := j.removeFolders(ctx, folders)
 	found.messages += removed
 	return found, err
+}
+
+// mirrorsInLanes reports whether more connections are worth their logins. They are
+// while logins wait: the owner's sessions have left room for them then.
+func (j *job) mirrorsInLanes(folders []*folder) bool {
+	return j.held && len(folders) >= laneFolders && wired(j.source) && j.labels == nil && j.eye != j.dest &&
+		!j.m.memory.isNarrow(j.claim.Account.ID)
 }
 
 // believe puts the work off, the first time that most of the account's messages

@@ -603,3 +603,39 @@ func TestParkedFoldersWithAUse(t *testing.T) {
 		}
 	})
 }
+
+// The last pass over many folders takes as many connections as there are by then.
+func TestParkedManyFolders(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, func(f *fakeServer) {
+		for i := range 60 {
+			f.box(fmt.Sprintf("f%d", i)).fill(1, false)
+		}
+	})
+	before := 0
+	b.hold(t, func(int) bool {
+		source.on(func() {
+			before = source.users
+			for i := range 60 {
+				box := source.box(fmt.Sprintf("f%d", i))
+				switch i % 5 {
+				case 0:
+					box.mails = box.mails[1:]
+				case 1:
+					box.add(fakeMail{body: message(900+i, ""), date: "14-Mar-2019 05:06:07 +0100"})
+				case 2:
+					box.mails[0].flags = []string{`\Flagged`}
+				}
+			}
+			source.rename("f3", "g3")
+			source.remove("f4")
+		})
+		return true
+	})
+	b.anna(t)
+	most := 0
+	source.onCommand = func(string, string) string { most = max(most, source.users); return "" }
+	b.flips(t, b.options(t), source, target)
+	if before != 1 || most < 3 {
+		t.Errorf("%d connections before, and %d at most", before, most)
+	}
+}
