@@ -231,8 +231,11 @@ type office struct {
 	user   workingUser
 }
 
+// dovecotOffice has no Maildir: a folder of Dovecot 2.3 that is renamed while another
+// session reads it may stand still for seconds there, or show no messages.
 func dovecotOffice(t testing.TB) *office {
-	s := servers.StartDovecot(t, servers.DovecotOptions{Separator: sourceSep, Prefix: sourcePrefix, SentName: "Gesendet"})
+	s := servers.StartDovecot(t, servers.DovecotOptions{Separator: sourceSep, Prefix: sourcePrefix, SentName: "Gesendet",
+		Extra: "mail_location = sdbox:~/sdbox\nmail_fsync = never"})
 	s.AddUser(user, workPassword)
 	o := &office{source: dovecotEndpoint(s), server: s}
 	o.user.SourceNames = map[string]string{"Sent": "Gesendet"}
