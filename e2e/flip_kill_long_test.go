@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"migproxy/migrator"
@@ -16,7 +17,24 @@ func TestKilledAtEachStepWhileTheUserWorks(t *testing.T) {
 		}
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			killedAt(t, step, uint64(i)+10)
+			killedAt(t, uint64(i)+10, step)
+		})
+	}
+}
+
+// Killed again while what the first kill left is settled.
+func TestKilledTwiceWhileTheUserWorks(t *testing.T) {
+	for i, steps := range [][]string{
+		{"batch.sent", "settle.looked"},
+		{"batch.sent.half", "settle.before"},
+		{"mirror.delete.before", "mirror.deleted"},
+		{"rename.committed", "rename.settled"},
+		{"flip.closing", "flip.closing", "flip.held"},
+		{"flip.held", "flip.verified", "flip.before"},
+	} {
+		t.Run(strings.Join(steps, " "), func(t *testing.T) {
+			t.Parallel()
+			killedAt(t, uint64(i)+50, steps...)
 		})
 	}
 }
