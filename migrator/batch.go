@@ -353,6 +353,7 @@ func (c *copier) add(ctx context.Context, b *batch, meta imapwire.Meta, size int
 	}
 	send, lost := c.permits.split(meta.Flags)
 	c.notKept.lose(lost)
+	c.keywords.see(c.f.ID, meta.Flags)
 	message := &sentMessage{meta: meta, flags: send, date: meta.Date}
 	p.messages = append(p.messages, message)
 	if p.refused != nil {

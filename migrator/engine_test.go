@@ -144,6 +144,7 @@ func crash(t *testing.T, b *bench, o migrator.Options, k *killer) {
 		t.Fatal(err)
 	}
 	m.Hasten(10*time.Millisecond, 10*time.Second)
+	m.HastenFlip(0, 200*time.Millisecond, 10*time.Second)
 	m.OneLane()
 	changes, cancel := b.store.Subscribe(false)
 	defer cancel()

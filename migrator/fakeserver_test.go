@@ -66,9 +66,10 @@ type fakeServer struct {
 	delim     string
 	others    string // the other namespaces, as in NAMESPACE
 	permanent string
-	foldsCase bool // of mailbox names
-	renumbers bool // a renamed mailbox has another UIDVALIDITY
-	made      int  // mailboxes
+	foldsCase bool   // of mailbox names
+	flags     string // FLAGS of each mailbox
+	renumbers bool   // a renamed mailbox has another UIDVALIDITY
+	made      int    // mailboxes
 	boxes     []*fakeBox
 	appends   int
 	log       []string
@@ -332,6 +333,9 @@ func (s *fakeSession) answer(tag, name, args string, texts, literals []string) e
 			return no("[NONEXISTENT] no such mailbox")
 		}
 		s.open = b
+		if f.flags != "" {
+			s.printf("* FLAGS (%s)\r\n", f.flags)
+		}
 		s.printf("* %d EXISTS\r\n* OK [UIDVALIDITY %d] v\r\n* OK [PERMANENTFLAGS (%s)] f\r\n", len(b.mails), b.validity, f.permanent)
 	case "CREATE":
 		box := unquote(strings.SplitN(args, " (", 2)[0])

@@ -301,17 +301,17 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	if max(1, opened.UIDValidity) != f.TargetUIDValidity {
 		return j.replaced(f)
 	}
-	known, before := newLedger(present, f.TargetUIDValidity), newLedger(past, f.TargetUIDValidity)
-	ours := newLedger(slices.DeleteFunc(slices.Concat(present, past), func(r store.Run) bool { return !r.Appended }), f.TargetUIDValidity)
+	known, before := newLedger(present, f.TargetUIDValidity), targetsOf(past)
+	ours := targetsOf(slices.DeleteFunc(slices.Concat(present, past), func(r store.Run) bool { return !r.Appended }))
 	late := &lateFlags{source: flags, permits: newFlagFilter(opened.PermanentFlags), changes: map[string][]uint32{},
 		keywords: j.keywords.of(f.ID)}
 	var surplus []candidate
 	err = j.eye.FetchMeta(ctx, 1, 0, func(m imapwire.Meta) error {
 		r.shown = append(r.shown, shown{m.UID, m.Size})
 		if run, is := known.ofTarget(m.UID); is {
-			run.Appended = ours.hasTarget(m.UID)
+			run.Appended = ours.has(m.UID)
 			late.note(run, m)
-		} else if !before.hasTarget(m.UID) && len(surplus) < maxSurplus {
+		} else if !before.has(m.UID) && len(surplus) < maxSurplus {
 			surplus = append(surplus, candidate{uid: m.UID, octets: m.Size})
 		}
 		return nil
@@ -360,6 +360,25 @@ func (j *job) bothLedgers(ctx context.Context, f *folder) (present, past []store
 	return slices.DeleteFunc(present, elsewhere), slices.DeleteFunc(past, elsewhere), nil
 }
 
+// targets are UIDs of the target, ascending. Of several UIDVALIDITYs of the source
+// runs may overlap there.
+type targets []uint32
+
+func targetsOf(runs []store.Run) (t targets) {
+	for _, r := range runs {
+		for n := range r.Digests {
+			t = append(t, r.TargetFirst+uint32(n))
+		}
+	}
+	slices.Sort(t)
+	return slices.Compact(t)
+}
+
+func (t targets) has(uid uint32) bool {
+	_, is := slices.BinarySearch(t, uid)
+	return is
+}
+
 // ofTarget is the run that accounts for a message of the target.
 func (l *ledger) ofTarget(uid uint32) (r store.Run, is bool) {
 	i, exact := slices.BinarySearchFunc(l.byTarget, uid, func(r store.Run, uid uint32) int { return cmp.Compare(r.TargetFirst, uid) })
@@ -374,7 +393,7 @@ func (l *ledger) ofTarget(uid uint32) (r store.Run, is bool) {
 
 // hold holds one run of the ledger against both sides. Whatever the source shows
 // must be on the target, and as large as it was.
-func (r *mirrored) hold(run store.Run, source *sourceFlags, ours *ledger, deletes bool) error {
+func (r *mirrored) hold(run store.Run, source *sourceFlags, ours targets, deletes bool) error {
 	var octets int64
 	lost, missing := len(r.lost), 0
 	for n, digest := range run.Digests {
@@ -389,7 +408,7 @@ func (r *mirrored) hold(run store.Run, source *sourceFlags, ours *ledger, delete
 			}
 		case !there:
 			r.lost = append(r.lost, uid) // removed before a crash
-		case ours.hasTarget(uid):
+		case ours.has(uid):
 			r.gone = append(r.gone, candidate{uid: uid, octets: size, sum: digests{canonical: digest}})
 		default:
 			r.left++
@@ -404,7 +423,7 @@ func (r *mirrored) hold(run store.Run, source *sourceFlags, ours *ledger, delete
 }
 
 // holdPast finds what nothing in the present ledger accounts for.
-func (r *mirrored) holdPast(past []store.Run, known, ours *ledger) {
+func (r *mirrored) holdPast(past []store.Run, known *ledger, ours targets) {
 	for _, run := range past {
 		for n, digest := range run.Digests {
 			uid := run.TargetFirst + uint32(n)
@@ -413,7 +432,7 @@ func (r *mirrored) holdPast(past []store.Run, known, ours *ledger) {
 			case known.hasTarget(uid):
 			case !there:
 				r.lost = append(r.lost, uid)
-			case ours.hasTarget(uid):
+			case ours.has(uid):
 				r.gone = append(r.gone, candidate{uid: uid, octets: size, sum: digests{canonical: digest}})
 			default:
 				r.left++

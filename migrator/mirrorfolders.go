@@ -173,7 +173,7 @@ func (j *job) sameUIDs(ctx context.Context, f *folder) (bool, error) {
 	}
 	slices.SortFunc(r.shown, func(a, b shown) int { return cmp.Compare(a.uid, b.uid) })
 	for _, run := range slices.Concat(present, past) {
-		if r.hold(run, newSourceFlags(), newLedger(nil, 0), false) != nil {
+		if r.hold(run, newSourceFlags(), nil, false) != nil {
 			return false, nil
 		}
 	}
