@@ -157,6 +157,18 @@ def pop3dump(request):
     return {"uidl": uidl, "digests": digests}
 
 
+def pop3take(request):
+    """Reads all messages, and deletes as many of the first as the command says."""
+    c = pop3(request)
+    count, _ = c.stat()
+    uidl = [text(line).split(" ", 1)[1] for line in c.uidl()[1]]
+    digests = [hashlib.sha256(b"\r\n".join(c.retr(i + 1)[1]) + b"\r\n").hexdigest() for i in range(count)]
+    for i in range(request["commands"][0][0]):
+        c.dele(i + 1)
+    c.quit()
+    return {"uidl": uidl, "digests": digests}
+
+
 def main():
     request = json.load(sys.stdin)
     try:
@@ -166,4 +178,5 @@ def main():
     json.dump(answer, sys.stdout)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -137,6 +137,7 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		if found, err = j.digestNew(ctx, f, found, read); err != nil {
 			return err
 		}
+		shown := slices.Clone(originals)
 		// No intent names a settled message but one that is set aside and tried
 		// again; any other would end never.
 		if !renumbered {
@@ -152,8 +153,12 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 				originals = append(originals, o)
 			}
 		}
-		if done, err = j.noteMatches(ctx, f, match(originals, found), true); err != nil {
+		pairs := match(originals, found)
+		if done, err = j.noteMatches(ctx, f, pairs, true); err != nil {
 			return err
+		}
+		if !renumbered && j.mirrorsDeletions() {
+			done = append(done, goneMeanwhile(in, shown, aside, pairs, found)...)
 		}
 	}
 	j.m.step(stepLooked)
@@ -165,6 +170,28 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		}
 	}
 	return j.settled(ctx, f, &in, done)
+}
+
+// goneMeanwhile finds what an intent has appended and its owner has removed from the
+// source before it was settled, so that there is nothing to hold it against but its
+// size and date. In the ledger it is what the mirror removes.
+func goneMeanwhile(in store.Intent, shown, aside []original, pairs []pair, found []candidate) (gone []store.Message) {
+	found = slices.DeleteFunc(slices.Clone(found), func(c candidate) bool {
+		return slices.ContainsFunc(pairs, func(p pair) bool { return p.candidate.uid == c.uid })
+	})
+	for _, m := range in.Messages {
+		is := func(o original) bool { return o.uid == m.SourceUID }
+		if slices.ContainsFunc(shown, is) || slices.ContainsFunc(aside, is) {
+			continue
+		}
+		at := slices.IndexFunc(found, func(c candidate) bool { return c.date.Equal(m.Date) && plausible(c.octets, m.Size) })
+		if at >= 0 {
+			gone = append(gone, store.Message{SourceUID: m.SourceUID, TargetUID: found[at].uid,
+				Digest: found[at].sum.canonical, Octets: found[at].octets, Appended: true})
+			found = slices.Delete(found, at, at+1)
+		}
+	}
+	return gone
 }
 
 // matchAnew ends an intent whose UIDs, on either side, mean nothing any more:
@@ -249,7 +276,7 @@ func (j *job) arrivals(ctx context.Context, f *folder, from uint32) ([]candidate
 	err = j.eye.FetchMeta(ctx, from, 0, func(m imapwire.Meta) error {
 		// n:* names the last message even where its UID is below n.
 		if m.UID >= from && !known.hasTarget(m.UID) {
-			found = append(found, candidate{uid: m.UID, octets: m.Size})
+			found = append(found, candidate{uid: m.UID, octets: m.Size, date: m.Date})
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 
 	"migproxy/store"
 )
@@ -11,7 +12,8 @@ import (
 // candidate is a message on the target that nothing in the ledger accounts for.
 type candidate struct {
 	uid    uint32
-	octets int64 // RFC822.SIZE; zero where the target does not show it any more
+	octets int64     // RFC822.SIZE; zero where the target does not show it any more
+	date   time.Time // INTERNALDATE, of arrivals
 	sum    digests
 }
 
