@@ -174,7 +174,9 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 
 // goneMeanwhile finds what an intent has appended and its owner has removed from the
 // source before it was settled, so that there is nothing to hold it against but its
-// size and date. In the ledger it is what the mirror removes.
+// size and date. In the ledger it is what the mirror removes. What the target has
+// altered has another size and stays: mail that was delivered there must not be
+// taken for it.
 func goneMeanwhile(in store.Intent, shown, aside []original, pairs []pair, found []candidate) (gone []store.Message) {
 	found = slices.DeleteFunc(slices.Clone(found), func(c candidate) bool {
 		return slices.ContainsFunc(pairs, func(p pair) bool { return p.candidate.uid == c.uid })
@@ -184,7 +186,7 @@ func goneMeanwhile(in store.Intent, shown, aside []original, pairs []pair, found
 		if slices.ContainsFunc(shown, is) || slices.ContainsFunc(aside, is) {
 			continue
 		}
-		at := slices.IndexFunc(found, func(c candidate) bool { return c.date.Equal(m.Date) && plausible(c.octets, m.Size) })
+		at := slices.IndexFunc(found, func(c candidate) bool { return c.date.Equal(m.Date) && c.octets == m.Size })
 		if at >= 0 {
 			gone = append(gone, store.Message{SourceUID: m.SourceUID, TargetUID: found[at].uid,
 				Digest: found[at].sum.canonical, Octets: found[at].octets, Appended: true})
