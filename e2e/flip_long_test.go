@@ -9,6 +9,18 @@ import (
 	"time"
 )
 
+func (v *valve) shut() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.open = make(chan struct{})
+}
+
+func (v *valve) release() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.open)
+}
+
 // A flip that cannot end, because the target does not answer any more, is taken
 // back: the user works at his source again, and a later try succeeds.
 func TestFlipThatCannotEndIsTakenBack(t *testing.T) {

@@ -76,15 +76,3 @@ func (v *valve) pass(to, from net.Conn, over <-chan struct{}) {
 		}
 	}
 }
-
-func (v *valve) shut() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.open = make(chan struct{})
-}
-
-func (v *valve) release() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	close(v.open)
-}

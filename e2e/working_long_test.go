@@ -13,7 +13,7 @@ func TestUserWorksUntilTheFlipWithManySeeds(t *testing.T) {
 		for seed := range uint64(10) {
 			t.Run(fmt.Sprintf("%s %d", name, seed+100), func(t *testing.T) {
 				o := start(t)
-				o.user.Messages = 120
+				o.user.Messages, o.user.After = 120, 10
 				o.works(t, seed+100)
 			})
 		}

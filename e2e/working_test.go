@@ -290,7 +290,7 @@ func (o *office) works(t testing.TB, seed uint64) {
 	s.target.imap = newValve(t, o.target.IMAP).port
 	p := newProxy(t, binary, s)
 	u := o.user
-	u.IMAP, u.IMAPS, u.Seed, u.After, u.Limit = p.imap, p.imaps, seed, 8, 120
+	u.IMAP, u.IMAPS, u.Seed, u.Limit = p.imap, p.imaps, seed, 120
 	u.Phone = filepath.Join(t.TempDir(), "phone")
 	w := startWorker(t, u)
 	p.start()
@@ -350,13 +350,13 @@ func TestUserWorksUntilTheFlip(t *testing.T) {
 	t.Run("Dovecot", func(t *testing.T) {
 		t.Parallel()
 		o := dovecotOffice(t)
-		o.user.Messages = 180
+		o.user.Messages, o.user.After = 180, 8
 		o.works(t, 1)
 	})
 	t.Run("Courier", func(t *testing.T) { // which takes a second for a login, and two to rename
 		t.Parallel()
 		o := courierOffice(t)
-		o.user.Messages = 80
+		o.user.Messages, o.user.After = 60, 4
 		o.works(t, 1)
 	})
 }

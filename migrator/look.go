@@ -115,6 +115,9 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 	if err != nil {
 		return err
 	}
+	if renumbered && j.mirrorsDeletions() {
+		return j.settleRenumbered(ctx, f, in, aside, read)
+	}
 	if renumbered && len(aside) == 0 {
 		return j.matchAnew(ctx, f, in)
 	}
@@ -157,7 +160,7 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 		if done, err = j.noteMatches(ctx, f, pairs, true); err != nil {
 			return err
 		}
-		if !renumbered && j.mirrorsDeletions() {
+		if j.mirrorsDeletions() {
 			done = append(done, goneMeanwhile(in, shown, aside, pairs, found)...)
 		}
 	}
@@ -165,6 +168,35 @@ func (j *job) settleByLooking(ctx context.Context, f *folder, in store.Intent, r
 	if len(done) > 0 {
 		// It was sent after every refusal that is noted: at a refusal nothing
 		// else is under way.
+		if err := j.claim.OutliveRefusals(ctx); err != nil {
+			return err
+		}
+	}
+	return j.settled(ctx, f, &in, done)
+}
+
+// settleRenumbered ends an intent whose folder its owner has renamed, removed or made
+// anew on the source. What was appended belongs to the folder as it was.
+func (j *job) settleRenumbered(ctx context.Context, f *folder, in store.Intent, aside []original, read map[uint32]digests) error {
+	found, err := j.arrivals(ctx, f, in.TargetUIDNext)
+	if err != nil {
+		return err
+	}
+	if found, err = j.digestNew(ctx, f, found, read); err != nil {
+		return err
+	}
+	pairs := match(aside, found)
+	done, err := j.noteMatches(ctx, f, pairs, true)
+	if err != nil {
+		return err
+	}
+	done = append(done, goneMeanwhile(in, nil, aside, pairs, found)...)
+	f.Matched = false
+	if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
+		return err
+	}
+	j.m.step(stepLooked)
+	if len(done) > 0 {
 		if err := j.claim.OutliveRefusals(ctx); err != nil {
 			return err
 		}
