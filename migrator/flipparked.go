@@ -18,8 +18,11 @@ const (
 	// holdWait is how long whoever has the account's sessions may take to find all of
 	// them still: a minute, and then some.
 	holdWait = 65 * time.Second
-	// flipTime bounds how long logins are held.
-	flipTime = 30 * time.Second
+	// flipTime bounds how long logins are held. An account for which that was too
+	// short, as with hundreds of folders on a distant server, gets so much more at
+	// each try, up to maxFlipTime; its clients are sent away for a moment meanwhile.
+	flipTime    = 30 * time.Second
+	maxFlipTime = 4 * flipTime
 	// maxHeld is how many passes there may be meanwhile. Nobody works on the source
 	// by then; only mail may be delivered there.
 	maxHeld = 3
@@ -42,7 +45,8 @@ func (j *job) flipParked(ctx context.Context) error {
 	}
 	j.held = true
 	j.m.step(stepFlipHeld)
-	held, cancel := context.WithTimeoutCause(ctx, j.m.flipTime, errFlipTime)
+	limit := min(j.m.flipTime*time.Duration(1+j.m.memory.tooLong(j.claim.Account.ID)), maxFlipTime)
+	held, cancel := context.WithTimeoutCause(ctx, limit, errFlipTime)
 	defer cancel()
 	err := j.passHeld(held)
 	if err == nil {
@@ -50,7 +54,8 @@ func (j *job) flipParked(ctx context.Context) error {
 	}
 	if err != nil && errors.Is(context.Cause(held), errFlipTime) {
 		j.log.Info("the flip took too long", zap.Error(err))
-		err = j.putOff(fmt.Sprintf("the flip was taken back, since its last pass took longer than %v: it is tried again later", j.m.flipTime))
+		j.m.memory.noteTooLong(j.claim.Account.ID)
+		err = j.putOff(fmt.Sprintf("the flip was taken back, since its last pass took longer than %v: it is tried again later", limit))
 	}
 	if err != nil {
 		return j.takeBack(ctx, err)
@@ -80,6 +85,19 @@ func (m *memory) countPutOff(account int64) int {
 	defer m.mu.Unlock()
 	m.putOff[account]++
 	return m.putOff[account]
+}
+
+// noteTooLong counts the flips of an account that were taken back for want of time.
+func (m *memory) noteTooLong(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slow[account]++
+}
+
+func (m *memory) tooLong(account int64) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.slow[account]
 }
 
 func (m *memory) wasPutOff(account int64) bool {
@@ -186,6 +204,13 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 	if j.mirrorsDeletions() {
 		different += max(0, t.Gone-int64(j.left))
 	}
+	what := t.Remarks()
+	if result.Problem != "" {
+		what = result.Problem
+	}
+	if result.Problem == "" && different > 0 && different == t.NotCopied { // it has arrived since the last pass
+		return j.putOff("the flip was taken back, since mail arrived in its last moment: " + what)
+	}
 	equal := result.Problem == "" && different == 0
 	tries := j.m.memory.countUnequal(j.claim.Account.ID, equal)
 	if equal {
@@ -201,10 +226,6 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 		}
 		j.event(ctx, text)
 		return nil
-	}
-	what := t.Remarks()
-	if result.Problem != "" {
-		what = result.Problem
 	}
 	if tries < maxUnequal {
 		return j.putOff("the flip was taken back, since the two sides are not the same: " + what)

@@ -23,13 +23,14 @@ type memory struct {
 	// Of accounts whose owners work on the source:
 	doubted map[int64]time.Time // most of their messages seem to be deleted, since then
 	putOff  map[int64]int       // how often the flip was
+	slow    map[int64]int       // how often for want of time
 	unequal map[int64]int       // how often in a row the two sides were not the same before it
 }
 
 func newMemory() *memory {
 	return &memory{source: newCuts(), target: newCuts(), aside: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
 		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{},
-		doubted: map[int64]time.Time{}, putOff: map[int64]int{}, unequal: map[int64]int{}}
+		doubted: map[int64]time.Time{}, putOff: map[int64]int{}, slow: map[int64]int{}, unequal: map[int64]int{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -133,6 +134,7 @@ func (m *memory) forget(account int64) {
 	delete(m.own, account)
 	delete(m.doubted, account)
 	delete(m.putOff, account)
+	delete(m.slow, account)
 	delete(m.unequal, account)
 }
 
