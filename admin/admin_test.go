@@ -22,6 +22,7 @@ import (
 	"migproxy/migrator"
 	"migproxy/migrator/verify"
 	"migproxy/store"
+	"migproxy/store/storetest"
 )
 
 // world is an admin server over a real store.
@@ -62,7 +63,7 @@ func start(t *testing.T) *world {
 	d := dir(t)
 	w := &world{cfg: &config.Config{
 		Admin:     config.Admin{Address: config.Address{Host: "127.0.0.1"}, Socket: filepath.Join(d, "admin.sock")},
-		State:     config.State{URL: "sqlite://" + filepath.Join(d, "state.db"), KeyFile: filepath.Join(d, "key")},
+		State:     storetest.State(t, d),
 		Domains:   []config.Domain{{Name: "example.com"}, {Name: "example.org"}},
 		Migration: config.Migration{Active: true},
 	}}

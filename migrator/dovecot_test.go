@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"migproxy/migrator"
 	"migproxy/provision"
 	"migproxy/store"
+	"migproxy/store/storetest"
 	"migproxy/upstream"
 )
 
@@ -98,7 +98,7 @@ func newBench(t testing.TB, sourcePort, targetPort int, driver provision.Driver)
 		t.Fatal(err)
 	}
 	dir := memoryDir(t)
-	s, err := store.Open(context.Background(), config.State{URL: "sqlite://" + filepath.Join(dir, "db"), KeyFile: filepath.Join(dir, "key")}, log)
+	s, err := store.Open(context.Background(), storetest.State(t, dir), log)
 	if err != nil {
 		t.Fatal(err)
 	}

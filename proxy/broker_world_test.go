@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"migproxy/config"
 	"migproxy/store"
+	"migproxy/store/storetest"
 	"migproxy/upstream"
 )
 
@@ -45,7 +45,7 @@ func newWorld(t *testing.T, change ...func(*config.Config)) *world {
 	w.ctx = ctx
 	dir := t.TempDir()
 	w.cfg = &config.Config{Hostname: "mail.example.com", DefaultDomain: "example.com",
-		State: config.State{URL: "sqlite://" + filepath.Join(dir, "db"), KeyFile: filepath.Join(dir, "key")},
+		State: storetest.State(t, dir),
 		Domains: []config.Domain{{Name: "example.com", Mode: config.ModeAccounts, Wave: config.Wave{Include: []string{"*"}},
 			Source:  config.Source{IMAP: w.source.config()},
 			Target:  config.Target{IMAP: w.target.config()},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"migproxy/config"
 	"migproxy/e2e/hostile"
 	"migproxy/store"
+	"migproxy/store/storetest"
 	"migproxy/upstream"
 )
 
@@ -51,7 +51,7 @@ func mailboxes(target bool) []*hostile.Mailbox {
 func newWorld(t *testing.T, prepare ...func(*world)) *world {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), config.State{URL: "sqlite://" + filepath.Join(dir, "db"), KeyFile: filepath.Join(dir, "key")}, zap.NewNop())
+	s, err := store.Open(t.Context(), storetest.State(t, dir), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
