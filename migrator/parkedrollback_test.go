@@ -50,3 +50,29 @@ func TestParkedAgainWithReturnedMailMarked(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// A source that alters what is copied back to it has other octets than the target,
+// which does not keep the account from moving anew.
+func TestParkedAgainWithAlteredReturnedMail(t *testing.T) {
+	for name, alter := range map[string]func(string) string{
+		"a header": func(s string) string { return "X-Stamp: yes\r\n" + s },
+		"same":     func(s string) string { return s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+			b.hold(t, nil)
+			b.anna(t)
+			b.flips(t, b.options(t), source, target)
+			target.put("INBOX", message(1000, "new"))
+			source.on(func() {
+				source.onAppend = func(int, []fakeMail) verdict { return verdict{tamperer: alter} }
+			})
+			if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+				t.Fatalf("%+v", a)
+			}
+			there := target.all()
+			b.forth(t, b.options(t), "anna", secret)
+			once(t, "target", target, there)
+		})
+	}
+}

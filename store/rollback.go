@@ -230,6 +230,8 @@ type Rebased struct {
 	Changed []RebasedRun
 	// Added are messages that are accounted for in another way than before.
 	Added []Message
+	// Altered are messages of other octets on the two sides.
+	Altered []Altered
 }
 
 // RebasedRun is what is left of a run.
@@ -292,6 +294,11 @@ func (c *Claim) rebaseFolder(x *tx, r Rebased) (more int64, err error) {
 	slices.SortFunc(r.Added, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })
 	for _, run := range split(r.Added) {
 		if err := x.addRun(f, run); err != nil {
+			return 0, err
+		}
+	}
+	for _, a := range r.Altered {
+		if err := x.noteAltered(f, a); err != nil {
 			return 0, err
 		}
 	}
