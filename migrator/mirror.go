@@ -324,6 +324,9 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	}
 	slices.SortFunc(r.shown, func(a, b shown) int { return cmp.Compare(a.uid, b.uid) })
 	deletes := j.mirrorsDeletions() && whole
+	if j.mirrorsDeletions() && !whole {
+		present = nil // whether the target may lack a message, another pass says
+	}
 	for _, run := range present {
 		if err := r.hold(run, flags, ours, deletes); err != nil {
 			return err
