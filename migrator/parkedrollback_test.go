@@ -76,3 +76,44 @@ func TestParkedAgainWithAlteredReturnedMail(t *testing.T) {
 		})
 	}
 }
+
+// Mail that came on the target stays there where it is, once, wherever its owner
+// puts it on the source while he moves anew.
+func TestParkedAgainWithReturnedMailMoved(t *testing.T) {
+	source, target, b := parkedAndBack(t)
+	want := source.all()
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.carry("INBOX", "Work", message(1000, "new"))
+		source.carry("INBOX", "Fresh", message(1001, "new"))
+		source.put("Fresh", message(1002, "new")) // one more
+		source.put("Fresh", message(2000, "newer"))
+	})
+	atStep(&o, "flip.held", 1, func() { source.carry("Work", "Fresh", message(1000, "new")) })
+	want[message(1002, "new")]++
+	want[message(2000, "newer")]++
+	b.forth(t, o, "anna", secret)
+	once(t, "source", source, want)
+	once(t, "target", target, want)
+}
+
+// What accounts for a message that has moved on the source does not account for an
+// equal one as well, when the source gives its old folder new UIDs.
+func TestParkedAgainWithReturnedMailMovedAndRenumbered(t *testing.T) {
+	source, target, b := parkedAndBack(t)
+	source.carry("INBOX", "Work", message(1000, "new"))
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.put("INBOX", message(1000, "new"))
+		source.on(func() {
+			inbox := source.box("INBOX")
+			inbox.validity += 500
+			for i := range inbox.mails {
+				inbox.mails[i].uid += 1000
+			}
+			inbox.next += 1000
+		})
+	})
+	b.forth(t, o, "anna", secret)
+	once(t, "target", target, source.all())
+}
