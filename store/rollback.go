@@ -91,7 +91,8 @@ func (c *Claim) GiveUpRollback(ctx context.Context, reason string, due time.Time
 }
 
 // moveAnew makes an account that was taken back one that moves once more; any
-// other is ErrChanged. Its ledger is to be rebased first, see Rebase.
+// other is ErrChanged. Its ledger is to be rebased first, see Rebase. A claim for its
+// aliases is fenced off: its end would put the account back.
 func (x *tx) moveAnew(a Account, to State, reason string, due time.Time) error {
 	if a.State != Excluded || a.RolledBackAt.IsZero() {
 		return ErrChanged
@@ -101,7 +102,8 @@ func (x *tx) moveAnew(a Account, to State, reason string, due time.Time) error {
 		return err
 	}
 	_, err := x.exec(`UPDATE accounts SET state = $1, reason = $2, attempts = 0,
-		due = CASE WHEN `+aliasesToRemove+` THEN $4 ELSE $3 END, began_at = $4, progress_at = $4, updated_at = $4 WHERE id = $5`, to, reason, millis(due), millis(now), a.ID)
+		due = CASE WHEN `+aliasesToRemove+` THEN $4 ELSE $3 END, began_at = $4,
+		progress_at = $4, updated_at = $4, owner = '', lease_until = 0, fence = fence + 1 WHERE id = $5`, to, reason, millis(due), millis(now), a.ID)
 	return err
 }
 

@@ -310,3 +310,25 @@ func TestRollbackKeepsAliasesDue(t *testing.T) {
 		})
 	}
 }
+
+// The end of a look at the aliases of an account that was taken back does not undo
+// that it moves anew.
+func TestMoveAnewWhileClaimed(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	c := created(t, s, "anna", rossi)
+	ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	_, err := s.AskRollback(ctx, "anna@example.com")
+	ok(t, err)
+	c = claim(t, s)
+	ok(t, c.BeginRollback(ctx))
+	_, err = s.RejectAlias(ctx, rossi, "")
+	ok(t, err)
+	ok(t, c.EndRollback(ctx))
+	c = claim(t, s)
+	_, err = s.Retry(ctx, "anna@example.com")
+	ok(t, err)
+	expect(t, c.Release(ctx, c.Account.State, "", time.Time{}, false), ErrFenced)
+	if a, err := s.Account(ctx, "anna@example.com"); err != nil || a.State != Waiting {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
