@@ -176,7 +176,7 @@ func (j *job) passHeld(ctx context.Context) error {
 		return err
 	}
 	j.m.step(stepCompared)
-	if err := j.proveEqual(ctx, found.flags); err != nil {
+	if err := j.proveEqual(ctx, found.flags+found.others); err != nil {
 		return err
 	}
 	j.m.step(stepFlipVerified)
@@ -186,8 +186,8 @@ func (j *job) passHeld(ctx context.Context) error {
 }
 
 // proveEqual verifies the account as `migproxy verify` does, and keeps the result
-// as an event. flags is how many messages the target does not give the flags that
-// they have on the source.
+// as an event. flags is how many messages have other flags on the target than on the
+// source, as it does not keep them or as migproxy has not appended these messages.
 func (j *job) proveEqual(ctx context.Context, flags int) error {
 	j.disconnect() // the servers may count connections
 	result := j.verify(ctx)

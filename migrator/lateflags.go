@@ -59,16 +59,18 @@ type lateFlags struct {
 	changes map[string][]uint32 // target UIDs, by "+FLAGS.SILENT a b" or "-FLAGS.SILENT a"
 	// keywords are those that the source knows, folded; nil where none is taken away.
 	keywords map[string]bool
+	// others counts messages with other flags that were not appended, and keep theirs.
+	others int
 }
 
 // note compares a message of the target with its original.
 func (l *lateFlags) note(run store.Run, m imapwire.Meta) {
 	is, shown := l.source.of(run.SourceFirst + m.UID - run.TargetFirst)
-	if !shown || !run.Appended {
+	if !shown {
 		return
 	}
 	want, _ := l.permits.split(is)
-	l.change("+FLAGS.SILENT", m.UID, slices.DeleteFunc(want, func(f string) bool { return holds(m.Flags, []string{f}) }))
+	want = slices.DeleteFunc(want, func(f string) bool { return holds(m.Flags, []string{f}) })
 	var stale []string
 	for _, f := range systemFlags {
 		if holds(m.Flags, []string{f}) && !holds(is, []string{f}) {
@@ -80,6 +82,13 @@ func (l *lateFlags) note(run store.Run, m imapwire.Meta) {
 			stale = append(stale, f)
 		}
 	}
+	if !run.Appended {
+		if len(want)+len(stale) > 0 {
+			l.others++
+		}
+		return
+	}
+	l.change("+FLAGS.SILENT", m.UID, want)
 	l.change("-FLAGS.SILENT", m.UID, stale)
 }
 

@@ -47,6 +47,7 @@ type change struct {
 	messages int   // that are new or gone, and folders renamed or removed
 	octets   int64 // of new messages
 	flags    int   // messages of which flags were to be changed on the target
+	others   int   // messages with other flags that are not migproxy's to change
 }
 
 // follow copies and mirrors until a pass finds no more than may be left for the
@@ -131,6 +132,7 @@ func (j *job) mirror(ctx context.Context, folders []*folder) (found change, err 
 			found.messages += max(1, r.missing)
 		}
 		found.flags += r.flags
+		found.others += r.others
 		left += r.left
 		if len(r.gone)+len(r.lost) > 0 {
 			gone = append(gone, r)
@@ -216,6 +218,7 @@ type mirrored struct {
 	missing int  // messages of the source that are not copied yet
 	again   bool // it has changed since the pass began, so that another one is needed
 	flags   int
+	others  int
 	shown   []shown // on the target
 	// What the source has no more: gone are messages that migproxy has appended,
 	// with the digests of the ledger, lost those that the target has no more either,
@@ -321,6 +324,9 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	}
 	slices.SortFunc(r.shown, func(a, b shown) int { return cmp.Compare(a.uid, b.uid) })
 	deletes := j.mirrorsDeletions() && whole
+	if j.mirrorsDeletions() && !whole {
+		present = nil // whether the target may lack a message, another pass says
+	}
 	for _, run := range present {
 		if err := r.hold(run, flags, ours, deletes); err != nil {
 			return err
@@ -344,6 +350,7 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	for _, uids := range late.changes {
 		r.flags += len(uids)
 	}
+	r.others = late.others
 	return j.storeFlags(ctx, f, late)
 }
 

@@ -675,3 +675,35 @@ func TestParkedManyFolders(t *testing.T) {
 		t.Errorf("%d connections before, and %d at most", before, most)
 	}
 }
+
+// A source that lists too little says of no message that it is gone, also where one
+// was removed on the target before a crash.
+func TestParkedSourceListsTooLittleAfterACrash(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	b.hold(t, nil)
+	b.anna(t)
+	o := b.options(t)
+	o.Concurrency = 1
+	k := &killer{name: "mirror.deleted", n: 1, died: make(chan struct{})}
+	o.Step = k.step
+	atStep(&o, "flip.closing", 1, func() {
+		source.on(func() { source.box("Work").mails = slices.Delete(source.box("Work").mails, 3, 4) })
+	})
+	crash(t, b, o, k)
+	hidden := 0
+	source.on(func() {
+		at := slices.IndexFunc(source.box("Work").mails, func(m fakeMail) bool { return m.uid == 7 })
+		body := source.box("Work").mails[at].body
+		source.hides = func(m fakeMail) bool {
+			if m.uid == 7 && m.body == body && hidden < 3 {
+				hidden++
+				return true
+			}
+			return false
+		}
+	})
+	b.flips(t, b.options(t), source, target)
+	if hidden < 3 {
+		t.Errorf("%d hidden", hidden)
+	}
+}

@@ -53,6 +53,9 @@ func (j *job) rebase(ctx context.Context) error {
 	var rebased []store.Rebased
 	for _, b := range all {
 		if b.f.ID != 0 {
+			if err := j.readAltered(ctx, b); err != nil {
+				return err
+			}
 			rebased = append(rebased, b.result())
 		}
 	}
@@ -78,6 +81,8 @@ type rebasing struct {
 	wanting []*wanting
 	supply  []*supply
 	added   []store.Message
+	resized []store.Message // of another size on the source, and not appended by the copy
+	altered []store.Altered
 }
 
 // wanting is a message that the source shows, and nothing where it was on the
@@ -184,7 +189,11 @@ func (b *rebasing) sort(labels bool) {
 	for _, run := range b.runs {
 		for n := range run.Digests {
 			if present(run, n) && shown(run, n) {
-				live[run.TargetFirst+uint32(n)] = true
+				uid := run.TargetFirst + uint32(n)
+				live[uid] = true
+				if source := run.SourceFirst + uint32(n); !run.Appended && b.source[source] != b.sizes[uid] {
+					b.resized = append(b.resized, store.Message{SourceUID: source, TargetUID: uid})
+				}
 			}
 		}
 	}
@@ -389,6 +398,52 @@ func matchRebased(all []*rebasing) {
 	}
 }
 
+// readAltered reads what has other octets on the two sides: the source may have
+// altered what was copied back to it.
+func (j *job) readAltered(ctx context.Context, b *rebasing) error {
+	for _, m := range b.added {
+		if m.TargetUID != 0 && b.source[m.SourceUID] != b.sizes[m.TargetUID] {
+			b.resized = append(b.resized, m)
+		}
+	}
+	if len(b.resized) == 0 {
+		return nil
+	}
+	if _, err := j.source.Examine(ctx, b.f.Source); err != nil {
+		return again(errorSource, fmt.Errorf("the source's folder %s: %w", b.f.Source, err))
+	}
+	if err := openAgain(ctx, j.eye, b.f.Target, b.validity); err != nil {
+		return err
+	}
+	slices.SortFunc(b.resized, func(x, y store.Message) int { return cmp.Compare(x.SourceUID, y.SourceUID) })
+	for some := range slices.Chunk(b.resized, recogniseChunk) {
+		if j.stop.Err() != nil {
+			return errStopped
+		}
+		uids, there := make([]uint32, len(some)), make([]candidate, len(some))
+		for i, m := range some {
+			uids[i], there[i] = m.SourceUID, candidate{uid: m.TargetUID}
+		}
+		originals, err := j.digestSource(ctx, b.f, uids)
+		if err != nil {
+			return err
+		}
+		copies, err := j.digestTarget(ctx, b.f, there)
+		if err != nil {
+			return err
+		}
+		for _, o := range originals {
+			at, _ := slices.BinarySearch(uids, o.uid)
+			for _, c := range copies {
+				if c.uid == there[at].uid && c.sum.full != o.sum.full {
+					b.altered = append(b.altered, alteredMessage(b.f, o.uid, c.uid, o.sum, c.sum))
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // standing counts, by digest, the messages of the target that the ledger has under
 // no UID, since they account for messages of other folders. Where the source shows
 // a message in several folders, those that account for others have one.
@@ -414,7 +469,7 @@ func (j *job) standing(ctx context.Context, of []candidate) (map[store.Digest]in
 func (b *rebasing) result() store.Rebased {
 	f := b.f.Folder
 	f.TargetUIDValidity, f.Matched = b.validity, true
-	r := store.Rebased{Folder: f, Added: b.added}
+	r := store.Rebased{Folder: f, Added: b.added, Altered: b.altered}
 	for i, run := range b.runs {
 		changed, same := store.RebasedRun{SourceRun: run}, true
 		for n, d := range run.Digests {

@@ -21,20 +21,25 @@ func (c *Claim) NoteAltered(ctx context.Context, altered ...Altered) error {
 			if err != nil {
 				return err
 			}
-			if _, err := x.exec(`INSERT INTO altered (folder_id, source_uidvalidity, source_uid, target_uid,
-				source_sha256, target_sha256, source_octets, target_octets)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-				ON CONFLICT (folder_id, source_uidvalidity, source_uid) DO UPDATE SET
-				target_uid = excluded.target_uid,
-				source_sha256 = excluded.source_sha256, target_sha256 = excluded.target_sha256,
-				source_octets = excluded.source_octets, target_octets = excluded.target_octets`,
-				f.ID, f.SourceUIDValidity, a.SourceUID, a.TargetUID,
-				a.SourceSHA256[:], a.TargetSHA256[:], a.SourceOctets, a.TargetOctets); err != nil {
+			if err := x.noteAltered(f, a); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func (x *tx) noteAltered(f Folder, a Altered) error {
+	_, err := x.exec(`INSERT INTO altered (folder_id, source_uidvalidity, source_uid, target_uid,
+		source_sha256, target_sha256, source_octets, target_octets)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (folder_id, source_uidvalidity, source_uid) DO UPDATE SET
+		target_uid = excluded.target_uid,
+		source_sha256 = excluded.source_sha256, target_sha256 = excluded.target_sha256,
+		source_octets = excluded.source_octets, target_octets = excluded.target_octets`,
+		f.ID, f.SourceUIDValidity, a.SourceUID, a.TargetUID,
+		a.SourceSHA256[:], a.TargetSHA256[:], a.SourceOctets, a.TargetOctets)
+	return err
 }
 
 // AlteredMessages lists what the target changed, of an account, at most limit.

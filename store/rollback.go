@@ -64,7 +64,7 @@ func (c *Claim) BeginRollback(ctx context.Context) error {
 
 // EndRollback ends the claim on an account of which everything is on the source:
 // it is excluded, and the target is not asked for it any more. Its passwords are
-// erased.
+// erased. It stays due for aliases that are to be taken away from the target.
 func (c *Claim) EndRollback(ctx context.Context) error {
 	return c.update(ctx, func(x *tx) error {
 		a, err := x.accountByID(c.id)
@@ -76,19 +76,23 @@ func (c *Claim) EndRollback(ctx context.Context) error {
 		}
 		return x.erasePasswords(c.id)
 	}, `state = 'excluded', rolling_back = '', rolled_back_at = $1, flipped_at = 0, caught_up_at = 0,
-		finishing = '', needs_password = FALSE, reason = '', attempts = 0, due = 0, woken = FALSE,
+		finishing = '', needs_password = FALSE, reason = '', attempts = 0,
+		due = CASE WHEN `+aliasesToRemove+` THEN $1 ELSE 0 END, woken = FALSE,
 		owner = '', lease_until = 0, fence = fence + 1`)
 }
 
 // GiveUpRollback ends the claim on an account that stays on the target, and says
-// why and when to look at it again.
+// why and when to look at it again: at once, where something is to be done about its
+// aliases.
 func (c *Claim) GiveUpRollback(ctx context.Context, reason string, due time.Time) error {
-	return c.update(ctx, nil, `rolling_back = '', reason = $3, attempts = 0, due = $4, woken = FALSE,
+	return c.update(ctx, nil, `rolling_back = '', reason = $3, attempts = 0,
+		due = CASE WHEN `+aliasesDue+` THEN $1 ELSE $4 END, woken = FALSE,
 		owner = '', lease_until = 0, fence = fence + 1`, plain(reason), millis(due))
 }
 
 // moveAnew makes an account that was taken back one that moves once more; any
-// other is ErrChanged. Its ledger is to be rebased first, see Rebase.
+// other is ErrChanged. Its ledger is to be rebased first, see Rebase. A claim for its
+// aliases is fenced off: its end would put the account back.
 func (x *tx) moveAnew(a Account, to State, reason string, due time.Time) error {
 	if a.State != Excluded || a.RolledBackAt.IsZero() {
 		return ErrChanged
@@ -97,8 +101,9 @@ func (x *tx) moveAnew(a Account, to State, reason string, due time.Time) error {
 	if err := x.beginBulk(a.Identity.Domain, now); err != nil {
 		return err
 	}
-	_, err := x.exec(`UPDATE accounts SET state = $1, reason = $2, attempts = 0, due = $3,
-		began_at = $4, progress_at = $4, updated_at = $4 WHERE id = $5`, to, reason, millis(due), millis(now), a.ID)
+	_, err := x.exec(`UPDATE accounts SET state = $1, reason = $2, attempts = 0,
+		due = CASE WHEN `+aliasesToRemove+` THEN $4 ELSE $3 END, began_at = $4,
+		progress_at = $4, updated_at = $4, owner = '', lease_until = 0, fence = fence + 1 WHERE id = $5`, to, reason, millis(due), millis(now), a.ID)
 	return err
 }
 
@@ -227,6 +232,8 @@ type Rebased struct {
 	Changed []RebasedRun
 	// Added are messages that are accounted for in another way than before.
 	Added []Message
+	// Altered are messages of other octets on the two sides.
+	Altered []Altered
 }
 
 // RebasedRun is what is left of a run.
@@ -289,6 +296,11 @@ func (c *Claim) rebaseFolder(x *tx, r Rebased) (more int64, err error) {
 	slices.SortFunc(r.Added, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })
 	for _, run := range split(r.Added) {
 		if err := x.addRun(f, run); err != nil {
+			return 0, err
+		}
+	}
+	for _, a := range r.Altered {
+		if err := x.noteAltered(f, a); err != nil {
 			return 0, err
 		}
 	}

@@ -278,3 +278,57 @@ func TestLostClaimTakesNothingBack(t *testing.T) {
 		}
 	}
 }
+
+// What turns out to be somebody's login while an account is taken back, or moves
+// anew after that, is still taken away from the target.
+func TestRollbackKeepsAliasesDue(t *testing.T) {
+	for name, end := range map[string]func(*Store, *Claim) error{
+		"taken back": func(_ *Store, c *Claim) error { return c.EndRollback(t.Context()) },
+		"given up":   func(_ *Store, c *Claim) error { return c.GiveUpRollback(t.Context(), "x", time.Time{}) },
+		"moves anew": func(s *Store, c *Claim) error {
+			if err := c.EndRollback(t.Context()); err != nil {
+				return err
+			}
+			_, err := s.Retry(t.Context(), c.Account.Identity.Address())
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := openDir(t, t.TempDir()), t.Context()
+			c := created(t, s, "anna", rossi)
+			ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+			_, err := s.AskRollback(ctx, "anna@example.com")
+			ok(t, err)
+			c = claim(t, s)
+			ok(t, c.BeginRollback(ctx))
+			_, err = s.Note(ctx, identity("a.rossi"), AtSource)
+			ok(t, err)
+			ok(t, end(s, c))
+			if l, err := claim(t, s).AliasesToRemove(ctx); err != nil || len(l) != 1 {
+				t.Errorf("%+v, %v", l, err)
+			}
+		})
+	}
+}
+
+// The end of a look at the aliases of an account that was taken back does not undo
+// that it moves anew.
+func TestMoveAnewWhileClaimed(t *testing.T) {
+	s, ctx := openDir(t, t.TempDir()), t.Context()
+	c := created(t, s, "anna", rossi)
+	ok(t, c.Flip(ctx, Active, 1, time.Now().Add(time.Hour)))
+	_, err := s.AskRollback(ctx, "anna@example.com")
+	ok(t, err)
+	c = claim(t, s)
+	ok(t, c.BeginRollback(ctx))
+	_, err = s.RejectAlias(ctx, rossi, "")
+	ok(t, err)
+	ok(t, c.EndRollback(ctx))
+	c = claim(t, s)
+	_, err = s.Retry(ctx, "anna@example.com")
+	ok(t, err)
+	expect(t, c.Release(ctx, c.Account.State, "", time.Time{}, false), ErrFenced)
+	if a, err := s.Account(ctx, "anna@example.com"); err != nil || a.State != Waiting {
+		t.Errorf("%+v, %v", a, err)
+	}
+}

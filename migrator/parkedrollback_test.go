@@ -1,0 +1,119 @@
+package migrator_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"migproxy/config"
+	"migproxy/store"
+)
+
+// parkedAndBack is an account that was parked on the source, lived on the target,
+// where it got mail, and was taken back.
+func parkedAndBack(t *testing.T) (source, target *fakeServer, b *bench) {
+	t.Helper()
+	source, target, b = parkedFakes(t, config.FlipAt{}, workFolders)
+	b.hold(t, nil)
+	b.anna(t)
+	b.flips(t, b.options(t), source, target)
+	for n := range 3 {
+		target.put("INBOX", message(1000+n, "new"))
+	}
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	return source, target, b
+}
+
+func (f *fakeServer) mark(box, body string, flags ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.box(box)
+	at := slices.IndexFunc(b.mails, func(m fakeMail) bool { return m.body == body })
+	if at < 0 {
+		f.t.Fatalf("%s has no such message", box)
+	}
+	b.mails[at].flags = flags
+}
+
+// What an account that was taken back has marked on the source since, of mail
+// that came to it on the target, does not keep it from moving anew.
+func TestParkedAgainWithReturnedMailMarked(t *testing.T) {
+	source, target, b := parkedAndBack(t)
+	source.mark("INBOX", message(1000, "new"), `\Seen`, `\Answered`)
+	want := source.all()
+	b.forth(t, b.options(t), "anna", secret)
+	once(t, "source", source, want)
+	once(t, "target", target, want)
+	if text := strings.Join(b.events(t), "\n"); strings.Contains(text, "taken back, since the two sides") {
+		t.Error(text)
+	}
+}
+
+// A source that alters what is copied back to it has other octets than the target,
+// which does not keep the account from moving anew.
+func TestParkedAgainWithAlteredReturnedMail(t *testing.T) {
+	for name, alter := range map[string]func(string) string{
+		"a header": func(s string) string { return "X-Stamp: yes\r\n" + s },
+		"same":     func(s string) string { return s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+			b.hold(t, nil)
+			b.anna(t)
+			b.flips(t, b.options(t), source, target)
+			target.put("INBOX", message(1000, "new"))
+			source.on(func() {
+				source.onAppend = func(int, []fakeMail) verdict { return verdict{tamperer: alter} }
+			})
+			if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+				t.Fatalf("%+v", a)
+			}
+			there := target.all()
+			b.forth(t, b.options(t), "anna", secret)
+			once(t, "target", target, there)
+		})
+	}
+}
+
+// Mail that came on the target stays there where it is, once, wherever its owner
+// puts it on the source while he moves anew.
+func TestParkedAgainWithReturnedMailMoved(t *testing.T) {
+	source, target, b := parkedAndBack(t)
+	want := source.all()
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.carry("INBOX", "Work", message(1000, "new"))
+		source.carry("INBOX", "Fresh", message(1001, "new"))
+		source.put("Fresh", message(1002, "new")) // one more
+		source.put("Fresh", message(2000, "newer"))
+	})
+	atStep(&o, "flip.held", 1, func() { source.carry("Work", "Fresh", message(1000, "new")) })
+	want[message(1002, "new")]++
+	want[message(2000, "newer")]++
+	b.forth(t, o, "anna", secret)
+	once(t, "source", source, want)
+	once(t, "target", target, want)
+}
+
+// What accounts for a message that has moved on the source does not account for an
+// equal one as well, when the source gives its old folder new UIDs.
+func TestParkedAgainWithReturnedMailMovedAndRenumbered(t *testing.T) {
+	source, target, b := parkedAndBack(t)
+	source.carry("INBOX", "Work", message(1000, "new"))
+	o := b.options(t)
+	atStep(&o, "flip.closing", 1, func() {
+		source.put("INBOX", message(1000, "new"))
+		source.on(func() {
+			inbox := source.box("INBOX")
+			inbox.validity += 500
+			for i := range inbox.mails {
+				inbox.mails[i].uid += 1000
+			}
+			inbox.next += 1000
+		})
+	})
+	b.forth(t, o, "anna", secret)
+	once(t, "target", target, source.all())
+}
