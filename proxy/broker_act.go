@@ -93,7 +93,7 @@ func (l *login) rejection(v verdict) error {
 func (l *login) askTheSource(ctx context.Context) error {
 	if l.facts.works {
 		l.source.forget()
-		place, err := l.b.sources.join(ctx, l.id.Address(), l.source.protocol)
+		place, err := l.b.sources.join(ctx, l.id.Address(), l.source.protocol, l.a.Client.Remote)
 		if err != nil {
 			return err
 		}
