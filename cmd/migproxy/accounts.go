@@ -131,7 +131,7 @@ func newAct(connect connector, verb, short, done string,
 
 func newRetry(connect connector) *cobra.Command {
 	var file string
-	cmd := newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now; look at an active one's source; move one anew that was taken back", "goes on",
+	cmd := newAct(connect, "retry", "Try an account that is waiting, failed, in conflict or put off again now; look at an active one's source; move one anew that was taken back", "goes on",
 		func(c *admin.Client, ctx context.Context, address string) (a admin.Account, err error) {
 			var password config.Secret
 			if file != "" {
@@ -194,6 +194,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Other login names", orDash(loginNames(a.LoginAliases))},
 		{"Mode", string(a.Mode)},
 		{"On the target", origin(a.Origin)},
+		{"Flip", flip(a.Flipping)},
 		{"Messages", progress(a.Account)},
 		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, report.Octets(a.Bytes))},
 		{"Set aside", count(a.SetAside)},
@@ -286,6 +287,18 @@ func origin(o store.Origin) string {
 		return "created by migproxy"
 	case store.OriginAdopted:
 		return "was there before; its password is never set"
+	default:
+		return "-"
+	}
+}
+
+// flip says how far a flip is that has begun.
+func flip(f store.Flipping) string {
+	switch f {
+	case store.FlipClosing:
+		return "begun: as soon as all sessions on the source are silent, they are closed"
+	case store.FlipHeld:
+		return "under way: logins wait for the last pass"
 	default:
 		return "-"
 	}
