@@ -72,9 +72,10 @@ func listTable(ctx context.Context, c *admin.Client, state store.State, w io.Wri
 	return writeTable(w, rows)
 }
 
-// progress is how many messages are on the target, of how many.
+// progress is how many messages are on the target, of how many. What came after the
+// copy was not expected.
 func progress(a admin.Account) string {
-	if a.Expected == 0 {
+	if a.Expected == 0 || a.Messages > a.Expected {
 		return count(a.Messages)
 	}
 	return fmt.Sprintf("%d of %d", a.Messages, a.Expected)
@@ -85,7 +86,7 @@ func newAccount(connect connector) *cobra.Command {
 	cmd.AddCommand(newShow(connect),
 		newRetry(connect),
 		newAct(connect, "adopt", "Copy the mail of an account in conflict into what the target has under its name", "is copied into what is there", (*admin.Client).Adopt),
-		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
+		newExclude(connect),
 		newRollback(connect),
 		newLoginAlias(connect),
 	)
@@ -127,6 +128,14 @@ func newAct(connect connector, verb, short, done string,
 			return err
 		},
 	}
+}
+
+func newExclude(connect connector) *cobra.Command {
+	cmd := newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude)
+	cmd.Long = `Keeps an account that has not moved at the source, for good, and with it its domain
+from being finished. To keep somebody back for a while, before he begins: migproxy
+wave add --exclude. To take back one that has moved: migproxy account rollback.`
+	return cmd
 }
 
 func newRetry(connect connector) *cobra.Command {
