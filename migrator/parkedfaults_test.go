@@ -228,6 +228,33 @@ func TestParkedNeverSilent(t *testing.T) {
 	}
 }
 
+// What the administrator has agreed to outlives a flip that is put off.
+func TestParkedPutOffKeepsConsent(t *testing.T) {
+	_, target, b := parkedFakes(t, config.FlipAt{}, func(f *fakeServer) {
+		for range 11 {
+			f.box("INBOX").add(fakeMail{body: "x: bad"})
+		}
+		f.box("Work").fill(3, false)
+	})
+	target.onAppend = refuse(func(m fakeMail) bool { return strings.HasSuffix(m.body, "bad") })
+	b.hold(t, func(n int) bool { return n > 1 })
+	b.anna(t)
+	m, ctx := b.start(t, b.options(t), func(m *migrator.Migrator) { m.HastenFlip(0, 50*time.Millisecond, 20*time.Second) })
+	atRest := func(a store.Account) bool { return slices.Contains(rest, a.State) }
+	if a := b.await(t, m, ctx, "anna", atRest); a.State != store.Waiting || a.SetAside != 11 {
+		t.Fatalf("%s, %d aside: %s", a.State, a.SetAside, a.Reason)
+	}
+	if _, err := b.store.Retry(ctx, "anna@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.await(t, m, ctx, "anna", atRest); a.State != store.Active {
+		t.Errorf("%s: %s", a.State, a.Reason)
+	}
+	if text := strings.Join(b.events(t), "\n"); strings.Count(text, "was never silent") != 1 {
+		t.Error(text)
+	}
+}
+
 // A last pass that takes too long is taken back, and is tried again.
 func TestParkedFlipTakesTooLong(t *testing.T) {
 	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
