@@ -65,7 +65,10 @@ type Account struct {
 	Bytes    int64        `json:"bytes"`
 	SetAside int64        `json:"set_aside"`
 	Attempts int          `json:"attempts"`
-	// Error is why the account waits, failed or is in conflict, and what to do.
+	// Flipping says how far the flip is of an account that works on its source until
+	// then: closing, its sessions there are to be closed; held, logins wait.
+	Flipping store.Flipping `json:"flipping,omitempty"`
+	// Error is why the account waits, failed, is in conflict or was put off, and what to do.
 	Error       string `json:"error"`
 	HasPassword bool   `json:"has_password"`
 	// PasswordExpires is when the password is erased unless it is used before.
@@ -92,7 +95,7 @@ func (s *Server) viewAccount(a store.Account) Account {
 	v := Account{
 		Address: a.Identity.Address(), State: a.State, Origin: a.Origin, Mode: a.Mode,
 		Messages: a.Messages, Expected: a.Expected, Bytes: a.Bytes, SetAside: a.SetAside,
-		Attempts: a.Attempts, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
+		Attempts: a.Attempts, Flipping: a.Flipping, Error: a.Reason, HasPassword: a.HasPassword, Due: a.Due,
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, ProgressAt: a.ProgressAt, FlippedAt: a.FlippedAt,
 		CaughtUpAt: a.CaughtUpAt, NeedsPassword: a.NeedsPassword, Finishing: a.Finishing != store.NotFinishing,
 		RollingBack: a.RollingBack != store.NotRollingBack, RolledBackAt: a.RolledBackAt,

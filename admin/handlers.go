@@ -350,8 +350,12 @@ func (s *Server) retry(ctx context.Context, r *http.Request) (Account, error) {
 		return Account{}, err
 	}
 	again, err := s.retryWith(ctx, a, password)
-	if errors.Is(err, store.ErrChanged) {
-		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed, in conflict, active or taken back can be tried again",
+	switch {
+	case !errors.Is(err, store.ErrChanged):
+	case a.State == store.Provisioning, a.State == store.Copying:
+		return Account{}, conflict(fmt.Sprintf("%s is %s: it is under way already", a.Identity.Address(), a.State))
+	default:
+		return Account{}, conflict(fmt.Sprintf("%s is %s: only an account that is waiting, failed, in conflict, put off, active or taken back can be tried again",
 			a.Identity.Address(), a.State))
 	}
 	if err == nil && a.State == store.Excluded {

@@ -225,7 +225,7 @@ type Parking struct {
 	PasswordFile string      `koanf:"password_file" doc:"account: a file with that account's password." example:"/etc/migproxy/parking"`
 	Template     string      `koanf:"template" doc:"notice: a file with the text (Go text/template). Default: a text of our own."`
 	Flip         FlipAt      `koanf:"flip" doc:"source: how little must be left to copy for the flip to begin. A pass that finds more is followed by another."`
-	Max          Duration    `koanf:"max" default:"1h" doc:"How long a user stays parked while the copy makes no progress; then he gets his old mailbox on the source until it goes on."`
+	Max          Duration    `koanf:"max" default:"1h" doc:"How long a user stays parked while the copy makes no progress; then he gets his old mailbox on the source until it goes on. In the mode source he has it anyway."`
 }
 
 // FlipAt says how much a pass over a mailbox in use may have found for the flip to

@@ -157,6 +157,14 @@ def pop3dump(request):
     return {"uidl": uidl, "digests": digests}
 
 
+def pop3list(request):
+    """Reads no message."""
+    c = pop3(request)
+    uidl = [text(line).split(" ", 1)[1] for line in c.uidl()[1]]
+    c.quit()
+    return {"uidl": uidl}
+
+
 def pop3take(request):
     """Reads all messages, and deletes as many of the first as the command says."""
     c = pop3(request)

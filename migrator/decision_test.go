@@ -430,12 +430,15 @@ func TestRetryConfirmsWhatIsSetAside(t *testing.T) {
 }
 
 // start runs a Migrator until the test ends.
-func (b *bench) start(t testing.TB, o migrator.Options) (*migrator.Migrator, context.Context) {
+func (b *bench) start(t testing.TB, o migrator.Options, prepare ...func(*migrator.Migrator)) (*migrator.Migrator, context.Context) {
 	m, err := migrator.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.Hasten(20*time.Millisecond, 10*time.Second)
+	for _, f := range prepare {
+		f(m)
+	}
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

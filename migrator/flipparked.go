@@ -100,13 +100,6 @@ func (m *memory) tooLong(account int64) int {
 	return m.slow[account]
 }
 
-func (m *memory) wasPutOff(account int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, doubted := m.doubted[account]
-	return doubted || m.putOff[account] > 0
-}
-
 // countUnequal counts how often in a row the two sides were not the same.
 func (m *memory) countUnequal(account int64, equal bool) int {
 	m.mu.Lock()
@@ -143,7 +136,7 @@ func (j *job) awaitHold(ctx context.Context) error {
 			case <-j.stop.Done():
 				return errStopped
 			case <-timer.C:
-				return j.putOff("a session on the source was never silent, so that the flip was put off: it is tried again later")
+				return j.putOff("a session on the source was never silent (the proxy's log names its client), so that the flip was put off: it is tried again later")
 			case c, open := <-changes:
 				if !open {
 					return errStopped // the store is closed

@@ -25,7 +25,8 @@ type halt struct {
 func (h *halt) Error() string { return h.err.Error() }
 func (h *halt) Unwrap() error { return h.err }
 
-// later puts the work off. Nothing is wrong, and the account stays as it is.
+// later puts the work off. Nothing is wrong, and the account stays as it is, with
+// why for the administrator to see.
 type later struct {
 	pause time.Duration
 	why   string
@@ -64,10 +65,11 @@ func (j *job) putDown(ctx context.Context, err error) {
 	a := j.claim.Account
 	if l, ok := errors.AsType[*later](err); ok && j.stop.Err() == nil {
 		j.log.Info("the flip is put off", zap.Error(err), zap.Duration("pause", l.pause))
-		j.event(ctx, fmt.Sprintf("'%s': %s", j.address, l.why))
-		// Without a reason the next run would take what was asked for agreed to.
-		j.m.memory.askedOnly(a.ID, j.consent, j.heedless)
-		j.release(ctx, a.State, "", time.Now().Add(l.pause), false)
+		if l.why != a.Reason { // the same again is no news
+			j.event(ctx, fmt.Sprintf("'%s': %s", j.address, l.why))
+		}
+		j.m.memory.putOffWith(a.ID, j.consent, j.heedless)
+		j.release(ctx, a.State, l.why, time.Now().Add(l.pause), false)
 		return
 	}
 	if errors.Is(err, errStopped) || j.stop.Err() != nil {
@@ -98,6 +100,7 @@ func (j *job) putDown(ctx context.Context, err error) {
 			due = time.Now().Add(j.m.pause(a.Attempts)) // another's address is not to stay there
 		}
 	}
+	j.m.memory.stopped(a.ID)
 	j.m.metrics.errors.WithLabelValues(h.reason).Inc()
 	text := h.err.Error()
 	j.log.Warn("the move has stopped for now", zap.String("state", string(to)), zap.Error(h.err), zap.Time("due", due))

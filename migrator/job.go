@@ -88,8 +88,9 @@ func (m *Migrator) newJob(ctx context.Context, claim *store.Claim) *job {
 		j.aliases = rules
 	}
 	j.observer = j.newObserver()
-	// Retry clears the reason; nothing else does while the account waits.
-	if a.Reason == "" {
+	// Retry clears the reason; nothing else does while the account waits. One that was
+	// only put off goes on with what was agreed to.
+	if a.Reason == "" || m.memory.wasPutOff(a.ID) {
 		j.consent, j.heedless = m.memory.wasAsked(a.ID), m.memory.wasTold(a.ID)
 	}
 	j.log = m.o.Log.With(zap.String("account", j.address))
@@ -114,8 +115,8 @@ func (j *job) run(ctx context.Context) error {
 	} else if alone {
 		return j.afterMove(ctx)
 	}
-	// With a reason, or after it was put off, it goes on with what it had begun.
-	if a := j.claim.Account; a.Reason == "" && a.State != store.Active && !j.m.memory.wasPutOff(a.ID) {
+	// With a reason it goes on with what it had begun.
+	if a := j.claim.Account; a.Reason == "" && a.State != store.Active {
 		j.event(ctx, fmt.Sprintf("Migrating '%s'...", j.address))
 	}
 	if j.claim.Account.Mode == config.ModePasswords {

@@ -24,13 +24,15 @@ type memory struct {
 	doubted map[int64]time.Time // most of their messages seem to be deleted, since then
 	putOff  map[int64]int       // how often the flip was
 	slow    map[int64]int       // how often for want of time
+	goesOn  map[int64]bool      // it was put off last, and with nothing wrong
 	unequal map[int64]int       // how often in a row the two sides were not the same before it
 }
 
 func newMemory() *memory {
 	return &memory{source: newCuts(), target: newCuts(), aside: newCuts(), asked: map[int64]int64{}, told: map[int64]bool{},
 		narrowed: map[int64]bool{}, sizes: map[int64]bool{}, own: map[int64]ownQuestion{},
-		doubted: map[int64]time.Time{}, putOff: map[int64]int{}, slow: map[int64]int{}, unequal: map[int64]int{}}
+		doubted: map[int64]time.Time{}, putOff: map[int64]int{}, slow: map[int64]int{}, goesOn: map[int64]bool{},
+		unequal: map[int64]int{}}
 }
 
 // ask remembers that the administrator was asked whether to move an account
@@ -47,12 +49,25 @@ func (m *memory) wasAsked(account int64) (messages int64) {
 	return m.asked[account]
 }
 
-// askedOnly forgets what the administrator was asked and has not agreed to: it is
-// asked anew if need be.
-func (m *memory) askedOnly(account, consent int64, heedless bool) {
+// putOffWith remembers that an account was put off, and what the administrator has
+// agreed to: that goes on. What he was asked besides is asked anew if need be.
+func (m *memory) putOffWith(account, consent int64, heedless bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.asked[account], m.told[account] = consent, heedless
+	m.asked[account], m.told[account], m.goesOn[account] = consent, heedless, true
+}
+
+// stopped forgets that an account was only put off.
+func (m *memory) stopped(account int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.goesOn, account)
+}
+
+func (m *memory) wasPutOff(account int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.goesOn[account]
 }
 
 // narrow remembers that one of several connections of an account broke off.
@@ -135,6 +150,7 @@ func (m *memory) forget(account int64) {
 	delete(m.doubted, account)
 	delete(m.putOff, account)
 	delete(m.slow, account)
+	delete(m.goesOn, account)
 	delete(m.unequal, account)
 }
 

@@ -93,7 +93,7 @@ func (l *login) rejection(v verdict) error {
 func (l *login) askTheSource(ctx context.Context) error {
 	if l.facts.works {
 		l.source.forget()
-		place, err := l.b.sources.join(ctx, l.id.Address(), l.source.protocol)
+		place, err := l.b.sources.join(ctx, l.id.Address(), l.source.protocol, l.a.Client.Remote)
 		if err != nil {
 			return err
 		}
@@ -339,7 +339,11 @@ func (l *login) awaitFlip(ctx context.Context) error {
 	l.target.forget()
 	l.facts.source, l.facts.target = 0, 0
 	begun := time.Now()
-	defer func() { l.b.metrics.held.Observe(time.Since(begun).Seconds()) }()
+	defer func() {
+		waited := time.Since(begun)
+		l.a.held += waited
+		l.b.metrics.held.Observe(waited.Seconds())
+	}()
 	waits, cancel := context.WithTimeout(ctx, l.b.awaitFor)
 	defer cancel()
 	w := l.b.watches.add(l.id.Address(), func(c store.Change) bool {

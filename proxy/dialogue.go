@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"strings"
+	"time"
 
 	"migproxy/config"
 	"migproxy/upstream"
@@ -26,6 +27,8 @@ type Attempt struct {
 	ServerName string
 	// ListenerDomain is the domain of the address that was connected to, or empty.
 	ListenerDomain string
+
+	held time.Duration // how long it waited for the end of a flip
 }
 
 // sendable reports whether the credentials can be put to a server at all. NUL,

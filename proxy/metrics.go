@@ -35,7 +35,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "migproxy_relayed_bytes_total", Help: "Bytes relayed after login."}, []string{"protocol", "direction"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "migproxy_login_seconds", Help: "Time until a login was decided, without the delays after wrong passwords.",
+			Name: "migproxy_login_seconds", Help: "Time until a login was decided, without the delays after wrong passwords and the wait for the end of a flip.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"protocol"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "migproxy_connections_refused_total", Help: "Connections that ended before a dialogue could begin."}, []string{"reason"}),

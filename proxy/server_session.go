@@ -221,7 +221,7 @@ func (t *session) ask(a *Attempt) (loggedIn, error) {
 	}
 	begun := time.Now()
 	up, err := s.auth.Login(ctx, a)
-	s.metrics.seconds.WithLabelValues(string(a.Protocol)).Observe(time.Since(begun).Seconds())
+	s.metrics.seconds.WithLabelValues(string(a.Protocol)).Observe((time.Since(begun) - a.held).Seconds())
 	if err != nil {
 		switch {
 		case failureCounts(err):

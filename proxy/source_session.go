@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type sourceSession struct {
 	net.Conn // nil until a login on the source has succeeded
 	owner    *sourceSessions
 	group    *sourceGroup
+	client   netip.AddrPort // for the log
 
 	mu      sync.Mutex
 	thawed  sync.Cond // frozen is false, or the session has ended
@@ -38,8 +40,8 @@ type sourceSession struct {
 	last    string // what the client gets before the end
 }
 
-func newSourceSession(owner *sourceSessions, g *sourceGroup, p config.Protocol) *sourceSession {
-	c := &sourceSession{owner: owner, group: g, tracker: newSessionTracker(p)}
+func newSourceSession(owner *sourceSessions, g *sourceGroup, p config.Protocol, client netip.AddrPort) *sourceSession {
+	c := &sourceSession{owner: owner, group: g, client: client, tracker: newSessionTracker(p)}
 	c.thawed.L = &c.mu
 	return c
 }
@@ -75,18 +77,30 @@ func (c *sourceSession) moves() {
 func (c *sourceSession) freeze(now time.Time) (frozen bool, again time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if again = c.restless(now); again != 0 {
+		return false, again
+	}
+	c.frozen = true
+	return true, 0
+}
+
+// still reports whether the session could be frozen.
+func (c *sourceSession) still(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.restless(now) == 0
+}
+
+// restless is how much longer the session has to be silent to be frozen. mu is held.
+func (c *sourceSession) restless(now time.Time) time.Duration {
 	if !c.stood || c.closed { // one that is being closed is about to leave
-		return false, untilTold
+		return untilTold
 	}
 	quiet := c.owner.quiet
 	if c.tracker.lost() {
 		quiet = c.owner.quietLost
 	}
-	if again = c.moved.Add(quiet).Sub(now); again > 0 {
-		return false, again
-	}
-	c.frozen = true
-	return true, 0
+	return max(0, c.moved.Add(quiet).Sub(now))
 }
 
 // rest is how long the server may still be at something after the session has

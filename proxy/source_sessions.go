@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -85,12 +86,12 @@ func (g *sourceGroup) tell() {
 // join announces a login on the source, which holds up the account's flip until the
 // session is closed, or has begun and stands still. It waits while the sessions are
 // frozen. The account is to be read after it: it may be held.
-func (s *sourceSessions) join(ctx context.Context, address string, p config.Protocol) (*sourceSession, error) {
+func (s *sourceSessions) join(ctx context.Context, address string, p config.Protocol, client netip.AddrPort) (*sourceSession, error) {
 	for {
 		s.mu.Lock()
 		g := s.groupLocked(address)
 		if g.thawed == nil {
-			c := newSourceSession(s, g, p)
+			c := newSourceSession(s, g, p, client)
 			g.sessions[c] = struct{}{}
 			s.mu.Unlock()
 			return c, nil
@@ -198,11 +199,25 @@ func (s *sourceSessions) close(ctx context.Context, g *sourceGroup, f *flip) {
 		case <-moment:
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				s.log.Info("the sessions on the source were not silent at the same time; the flip is put off", zap.String("account", g.address))
+				s.log.Info("the sessions on the source were not silent at the same time; the flip is put off", zap.String("account", g.address),
+					zap.Stringers("busy", s.busy(g)))
 			}
 			return
 		}
 	}
+}
+
+// busy are the clients that hold up the flip.
+func (s *sourceSessions) busy(g *sourceGroup) (clients []netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for c := range g.sessions {
+		if !c.still(now) {
+			clients = append(clients, c.client)
+		}
+	}
+	return clients
 }
 
 // freeze freezes all sessions of an account, or none and says when it may be tried

@@ -6,16 +6,21 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"migproxy/config"
 	"migproxy/store"
 	"migproxy/upstream"
 )
+
+var clientAddr = netip.MustParseAddrPort("192.0.2.7:1234")
 
 // quay is a sourceSessions without a store, in a synctest bubble.
 type quay struct {
@@ -85,7 +90,7 @@ func (q *quay) left() {
 // login joins and logs in; the session is not relayed yet.
 func (q *quay) login(p config.Protocol) (ours, theirs net.Conn, c *sourceSession) {
 	q.t.Helper()
-	c, err := q.join(context.Background(), anna, p)
+	c, err := q.join(context.Background(), anna, p, clientAddr)
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -220,11 +225,19 @@ func TestFlipNeverCutsACommand(t *testing.T) {
 func TestFlipGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuay(t)
+		core, logged := observer.New(zap.InfoLevel)
+		q.log = zap.New(core)
 		s := q.session(config.IMAP)
+		_, _, still := q.login(config.IMAP)
+		still.begin()
 		s.client.send("a FETCH 1:* BODY[]\r\n")
 		s.server.exactly("a FETCH 1:* BODY[]\r\n")
 		q.write(store.FlipClosing)
 		time.Sleep(flipPatience + time.Second)
+		synctest.Wait()
+		if all := logged.All(); len(all) != 1 || !reflect.DeepEqual(all[0].ContextMap()["busy"], []any{clientAddr.String()}) {
+			t.Errorf("%+v", all)
+		}
 		s.server.send("a OK\r\n")
 		s.client.exactly("a OK\r\n")
 		time.Sleep(time.Minute)
@@ -326,7 +339,7 @@ func TestLoginsAndTheFlip(t *testing.T) {
 			time.Sleep(time.Second)
 			return true, nil
 		}
-		asking, err := q.join(t.Context(), anna, config.IMAP)
+		asking, err := q.join(t.Context(), anna, config.IMAP, netip.AddrPort{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +359,7 @@ func TestLoginsAndTheFlip(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
 		go func() {
-			_, err := q.join(ctx, anna, config.IMAP)
+			_, err := q.join(ctx, anna, config.IMAP, netip.AddrPort{})
 			gone <- err
 		}()
 		synctest.Wait()
@@ -354,7 +367,7 @@ func TestLoginsAndTheFlip(t *testing.T) {
 		if err := <-gone; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		late, err := q.join(t.Context(), anna, config.IMAP)
+		late, err := q.join(t.Context(), anna, config.IMAP, netip.AddrPort{})
 		if at := time.Since(q.begun); err != nil || at != 41*time.Second {
 			t.Errorf("a login began after %v, %v", at, err)
 		}
@@ -417,7 +430,7 @@ func TestFlipWaitsForConnectionsToClose(t *testing.T) {
 	for _, relayed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			q := newQuay(t)
-			c, err := q.join(t.Context(), anna, config.IMAP)
+			c, err := q.join(t.Context(), anna, config.IMAP, netip.AddrPort{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -484,7 +497,7 @@ func TestFlipAfterFlip(t *testing.T) {
 func TestSourceSessionReadsAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuay(t)
-		c, err := q.join(t.Context(), anna, config.IMAP)
+		c, err := q.join(t.Context(), anna, config.IMAP, netip.AddrPort{})
 		if err != nil {
 			t.Fatal(err)
 		}

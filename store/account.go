@@ -47,7 +47,7 @@ type Account struct {
 	State    State
 	Origin   Origin
 	Mode     config.Mode
-	// Reason is why the account waits, failed or is in conflict, and what to do.
+	// Reason is why the account waits, failed, is in conflict or was put off, and what to do.
 	Reason string
 
 	Messages int64 // copied or recognised on the target, each once whatever became of it since

@@ -232,9 +232,10 @@ func (s *Store) Exclude(ctx context.Context, id config.Identity) (Account, error
 }
 
 // Retry makes a waiting, failed or conflicting account due at once, back in
-// the state in which its work stopped, and an active one due for another pass,
-// with what is set aside tried anew. A conflicting account is looked up anew. One
-// that was taken back from the target moves anew, at its owner's next login.
+// the state in which its work stopped, and so one whose move is only put off. An
+// active one is due for another pass, with what is set aside tried anew. A
+// conflicting account is looked up anew. One that was taken back from the target
+// moves anew, at its owner's next login.
 // Others return ErrChanged.
 func (s *Store) Retry(ctx context.Context, address string) (a Account, err error) {
 	err = s.write(ctx, func(x *tx) error {
@@ -276,6 +277,11 @@ func (x *tx) retry(a Account) error {
 	origin, to := a.Origin, resumed(a.Origin)
 	switch a.State {
 	case Waiting, Failed:
+	case Provisioning, Copying:
+		if a.Reason == "" {
+			return ErrChanged // nothing holds it up
+		}
+		to = a.State
 	case Conflict:
 		origin, to = OriginUnknown, Provisioning
 	case Active:

@@ -181,6 +181,14 @@ func TestRetry(t *testing.T) {
 	}
 	_, err := s.Retry(t.Context(), "nobody@example.com")
 	expect(t, err, ErrNotFound)
+	for _, state := range []State{Provisioning, Copying} { // put off
+		before := put(t, s, "off"+string(state), state, OriginFree)
+		_, err := s.w.ExecContext(t.Context(), "UPDATE accounts SET reason = 'x', due = 9e15 WHERE id = ?", before.ID)
+		ok(t, err)
+		if a, err := s.Retry(t.Context(), before.Identity.Address()); err != nil || a.State != state || a.Reason != "" || a.Due.After(time.Now()) {
+			t.Errorf("%+v, %v", a, err)
+		}
+	}
 }
 
 // A login with a new password makes an account go on as a retry does, but for

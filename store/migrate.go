@@ -84,14 +84,15 @@ func (s *Store) Adopt(ctx context.Context, address string) (a Account, err error
 	return a, err
 }
 
-// RetryWith is Retry with a new password, for an account that is not active. One
-// that cannot be tried again is ErrChanged, and keeps the password that it has.
+// RetryWith is Retry with a new password, for an account that is not active and
+// does not go on by itself. One that cannot be tried again is ErrChanged, and keeps
+// the password that it has.
 func (s *Store) RetryWith(ctx context.Context, address string, password config.Secret) (a Account, err error) {
 	err = s.write(ctx, func(x *tx) error {
 		if a, err = x.account(address); err != nil {
 			return err
 		}
-		if a.State == Active {
+		if a.State == Active || a.State == Provisioning || a.State == Copying {
 			return ErrChanged
 		}
 		if err := x.retry(a); err != nil {

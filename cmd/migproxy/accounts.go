@@ -72,9 +72,10 @@ func listTable(ctx context.Context, c *admin.Client, state store.State, w io.Wri
 	return writeTable(w, rows)
 }
 
-// progress is how many messages are on the target, of how many.
+// progress is how many messages are on the target, of how many. What came after the
+// copy was not expected.
 func progress(a admin.Account) string {
-	if a.Expected == 0 {
+	if a.Expected == 0 || a.Messages > a.Expected {
 		return count(a.Messages)
 	}
 	return fmt.Sprintf("%d of %d", a.Messages, a.Expected)
@@ -85,7 +86,7 @@ func newAccount(connect connector) *cobra.Command {
 	cmd.AddCommand(newShow(connect),
 		newRetry(connect),
 		newAct(connect, "adopt", "Copy the mail of an account in conflict into what the target has under its name", "is copied into what is there", (*admin.Client).Adopt),
-		newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude),
+		newExclude(connect),
 		newRollback(connect),
 		newLoginAlias(connect),
 	)
@@ -129,9 +130,17 @@ func newAct(connect connector, verb, short, done string,
 	}
 }
 
+func newExclude(connect connector) *cobra.Command {
+	cmd := newAct(connect, "exclude", "Keep an account that has not moved at the source", "stays at the source", (*admin.Client).Exclude)
+	cmd.Long = `Keeps an account that has not moved at the source, for good, and with it its domain
+from being finished. To keep somebody back for a while, before he begins: migproxy
+wave add --exclude. To take back one that has moved: migproxy account rollback.`
+	return cmd
+}
+
 func newRetry(connect connector) *cobra.Command {
 	var file string
-	cmd := newAct(connect, "retry", "Try an account that is waiting, failed or in conflict again now; look at an active one's source; move one anew that was taken back", "goes on",
+	cmd := newAct(connect, "retry", "Try an account that is waiting, failed, in conflict or put off again now; look at an active one's source; move one anew that was taken back", "goes on",
 		func(c *admin.Client, ctx context.Context, address string) (a admin.Account, err error) {
 			var password config.Secret
 			if file != "" {
@@ -194,6 +203,7 @@ func writeAccount(w io.Writer, a admin.AccountDetail) error {
 		{"Other login names", orDash(loginNames(a.LoginAliases))},
 		{"Mode", string(a.Mode)},
 		{"On the target", origin(a.Origin)},
+		{"Flip", flip(a.Flipping)},
 		{"Messages", progress(a.Account)},
 		{"Octets", fmt.Sprintf("%d (%s)", a.Bytes, report.Octets(a.Bytes))},
 		{"Set aside", count(a.SetAside)},
@@ -286,6 +296,18 @@ func origin(o store.Origin) string {
 		return "created by migproxy"
 	case store.OriginAdopted:
 		return "was there before; its password is never set"
+	default:
+		return "-"
+	}
+}
+
+// flip says how far a flip is that has begun.
+func flip(f store.Flipping) string {
+	switch f {
+	case store.FlipClosing:
+		return "begun: as soon as all sessions on the source are silent, they are closed"
+	case store.FlipHeld:
+		return "under way: logins wait for the last pass"
 	default:
 		return "-"
 	}

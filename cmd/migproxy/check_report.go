@@ -126,9 +126,12 @@ func notes(domain *config.Domain, findings []*finding) (all []string) {
 	if domain.Parking.Mode == config.ParkSource {
 		all = append(all, "parking source: CLOSE DIRECT ACCESS TO THE SOURCE, so that IMAP and POP3 reach it from this server alone: "+
 			"a session that migproxy does not see is not closed at the flip, and what is written there afterwards, other than new mail, is not carried over")
+		if domain.Source.IMAP == nil {
+			all = append(all, "parking source: the source has no imap, so that IMAP users get a temporary failure until they have moved; with the mode notice they can read why")
+		}
 	}
 	all = append(all, "mail flow, please see that all three roads are open: the world's mail reaches an account where it lives "+
-		"(MX at the target, which passes on what it does not have to the source); the target passes on mail for addresses "+
+		"(MX at the target, which passes on to the source what has not moved yet); the target passes on mail for addresses "+
 		"that have not moved yet; what the source still takes for an account that has moved is fetched by the catch-up until "+
 		"the migration is completed, and must be passed on to the target from then on")
 	return all

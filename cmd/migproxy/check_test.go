@@ -158,7 +158,7 @@ func TestCheckNotesOfParkingOnTheSource(t *testing.T) {
 		probe: upstream.Probe{Remote: "192.0.2.1:993", TLSVersion: "TLS 1.3", TakesClientAddress: true}}
 	for mode, wants := range map[config.ParkingMode]bool{config.ParkSource: true, config.ParkNotice: false} {
 		all := strings.Join(notes(&config.Domain{Parking: config.Parking{Mode: mode}}, []*finding{target}), "\n")
-		for _, text := range []string{"CLOSE DIRECT ACCESS TO THE SOURCE", "choose another parking mode"} {
+		for _, text := range []string{"CLOSE DIRECT ACCESS TO THE SOURCE", "choose another parking mode", "the source has no imap"} {
 			if strings.Contains(all, text) != wants {
 				t.Errorf("%s: %q is there: %t, in\n%s", mode, text, !wants, all)
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"migproxy/admin"
 	"migproxy/store"
 )
 
@@ -91,5 +92,20 @@ func TestMigrateFollows(t *testing.T) {
 	}
 	if aliases, err := w.store.AccountAliases(t.Context(), a.ID); err != nil || len(aliases) != 1 || aliases[0].Address != "a@example.com" {
 		t.Errorf("%+v, %v", aliases, err)
+	}
+}
+
+// Whoever waits for an account is told once why it does not get on.
+func TestMigrateSaysWhatHoldsUp(t *testing.T) {
+	var out strings.Builder
+	v := newMoveView(&out, 1)
+	for _, why := range []string{"", "", "put off", "put off", ""} {
+		if err := v.show([]admin.Account{{Address: "anna@example.com", State: store.Copying, Messages: 3, Expected: 3, Error: why}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line := "anna@example.com: copying, 3 of 3 messages"
+	if want := line + "\n" + line + ": put off\n" + line + "\n"; out.String() != want {
+		t.Errorf("got %q", out.String())
 	}
 }

@@ -19,11 +19,11 @@ type moveView struct {
 	progress *mpb.Progress // nil where there is no terminal
 	all      *mpb.Bar
 	bars     map[string]*mpb.Bar
-	states   map[string]store.State // as shown last
+	said     map[string]string // of each account, without its progress
 }
 
 func newMoveView(out io.Writer, total int) *moveView {
-	v := &moveView{out: out, total: total, bars: map[string]*mpb.Bar{}, states: map[string]store.State{}, progress: newBars(out)}
+	v := &moveView{out: out, total: total, bars: map[string]*mpb.Bar{}, said: map[string]string{}, progress: newBars(out)}
 	if v.progress != nil {
 		v.all = v.progress.New(int64(total), mpb.BarStyle(), mpb.BarPriority(1<<30),
 			mpb.PrependDecorators(decor.Name("all", decor.WCSyncSpaceR)),
@@ -43,10 +43,11 @@ func (v *moveView) show(accounts []admin.Account) error {
 			v.bar(a)
 			continue
 		}
-		if v.states[a.Address] == a.State {
+		what := string(a.State) + " " + a.Error
+		if v.said[a.Address] == what {
 			continue
 		}
-		v.states[a.Address] = a.State
+		v.said[a.Address] = what
 		line := fmt.Sprintf("%s: %s, %s messages", printable(a.Address), a.State, progress(a))
 		if a.Error != "" {
 			line += ": " + printable(a.Error)

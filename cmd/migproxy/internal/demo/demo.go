@@ -36,6 +36,9 @@ const sourceRate = 150 << 10
 // moveTimeout bounds the copy, which takes some seconds.
 const moveTimeout = 2 * time.Minute
 
+// closedTimeout bounds the end of a session whose account has moved.
+const closedTimeout = 10 * time.Second
+
 // Options are what the demo works with.
 type Options struct {
 	// Once ends the demo after the show; otherwise everything stays up until
@@ -128,7 +131,7 @@ domains:
       imap: { address: "%[6]s", tls: none }
       # The demo creates its accounts within its own process instead.
       provision: { driver: exec, command: [/bin/true] }
-    parking: { mode: notice }
+    parking: { mode: source }
 migration: { settle_quiet: 500ms }
 log: { level: info, format: console, file: %[2]s/migproxy.log }
 `

@@ -40,7 +40,7 @@ func startServer(octets int) (*server, error) {
 		NewSession: func(*imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
 			return s.mem.NewSession(), nil, nil
 		},
-		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}},
+		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}},
 		InsecureAuth: true, // it listens on the loopback address
 		Logger:       quiet{},
 	})

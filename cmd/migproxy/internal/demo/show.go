@@ -33,28 +33,67 @@ type show struct {
 func (s *show) play(ctx context.Context) error {
 	say(s.out, "An old server with %s and %s, a new one without anybody, and migproxy between them.\n", mover, stayer)
 	say(s.out, "1. %s logs in through migproxy. Only the old server knows her.", mover)
-	notice, err := parkedNotice(s.settings.proxy)
+	client, err := open(s.settings.proxy, mover, moverSecret)
 	if err != nil {
 		return fmt.Errorf("demo: the first login: %w", err)
 	}
-	say(s.out, "   She is parked at once, and her client shows one message:\n")
-	for _, text := range strings.Split(strings.TrimSpace(notice), "\n") {
-		say(s.out, "     | %s", strings.TrimRight(text, "\r"))
+	defer func() { _ = client.Close() }()
+	selected, err := client.Select("INBOX", nil).Wait()
+	if err != nil {
+		return fmt.Errorf("demo: the first login: %w", err)
 	}
-	say(s.out, "\n2. Meanwhile her mail is copied (the old server sends %d kB/s, so that you can watch).\n", sourceRate>>10)
+	say(s.out, "   She is in her mailbox, as always, with %d messages in her INBOX.", selected.NumMessages)
+	say(s.out, "\n2. It is copied in the background (the old server sends %d kB/s, so that you can watch), while she works in it:", sourceRate>>10)
+	if err := s.work(client); err != nil {
+		return fmt.Errorf("demo: her work in the old mailbox: %w", err)
+	}
 	if err := s.watch(ctx); err != nil {
 		return err
 	}
-	say(s.out, "\n3. Both servers are read again, folder by folder, and compared by the SHA-256 of each message.\n")
-	if err := s.compare(); err != nil {
-		return err
+	select {
+	case <-client.Closed():
+	case <-time.After(closedTimeout):
+		return errors.New("demo: her client was not disconnected")
 	}
-	say(s.out, "\n4. %s logs in again, with the same password.", mover)
+	say(s.out, "   Her client was disconnected in a quiet moment; what she did is carried over.")
+	say(s.out, "\n3. %s's client connects again by itself, with the same password.", mover)
 	count, err := inboxOf(s.settings.proxy)
 	if err != nil {
 		return fmt.Errorf("demo: the second login: %w", err)
 	}
 	say(s.out, "   She is on the new server, with %d messages in her INBOX. The old server was not asked.", count)
+	say(s.out, "\n4. Both servers are read again, folder by folder, and compared by the SHA-256 of each message.\n")
+	return s.compare()
+}
+
+// work is what she does in the old mailbox meanwhile.
+func (s *show) work(c *imapclient.Client) error {
+	if err := c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagFlagged}}, nil).Close(); err != nil {
+		return err
+	}
+	say(s.out, "     she flags a message,")
+	if err := c.Store(imap.SeqSetNum(2), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close(); err != nil {
+		return err
+	}
+	if err := c.Expunge().Close(); err != nil {
+		return err
+	}
+	say(s.out, "     deletes another,")
+	if err := c.Create("Holidays", nil).Wait(); err != nil {
+		return err
+	}
+	text := "From: <" + mover + ">\r\nSubject: Tickets\r\n\r\nTo be printed.\r\n"
+	write := c.Append("Holidays", int64(len(text)), nil)
+	if _, err := io.WriteString(write, text); err != nil {
+		return err
+	}
+	if err := write.Close(); err != nil {
+		return err
+	}
+	if _, err := write.Wait(); err != nil {
+		return err
+	}
+	say(s.out, "     and makes a folder, with a new message in it.\n")
 	return nil
 }
 
@@ -68,27 +107,6 @@ Everything stays up until Ctrl-C. Try it with your own client:
 
   metrics       http://%s/metrics
   state         migproxy status --config %s`, s.settings.proxy, mover, moverSecret, stayer, stayerSecret, s.settings.admin, s.settings.path)
-}
-
-// parkedNotice logs in and reads the one message of a parked mailbox.
-func parkedNotice(proxy string) (string, error) {
-	c, err := open(proxy, mover, moverSecret)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = c.Close() }()
-	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
-		return "", err
-	}
-	part := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierText, Peek: true}
-	list, err := c.Fetch(imap.SeqSetNum(1), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{part}}).Collect()
-	if err != nil {
-		return "", err
-	}
-	if len(list) != 1 {
-		return "", fmt.Errorf("%d messages instead of one", len(list))
-	}
-	return string(list[0].FindBodySection(part)), nil
 }
 
 // watch shows the progress of the copy until the account lives on the new
