@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -13,6 +14,13 @@ import (
 	"migproxy/provision"
 	"migproxy/store"
 	"migproxy/upstream"
+)
+
+const (
+	// stillCounted is how long a server may count a connection that was closed, and
+	// countedPause when it is asked again.
+	stillCounted = 2 * time.Second
+	countedPause = 50 * time.Millisecond
 )
 
 // job is the work on one account, by one worker. It lives from the claim to
@@ -187,7 +195,14 @@ func (j *job) password(ctx context.Context) (config.Secret, int64, error) {
 func (j *job) session(ctx context.Context, s *upstream.Server, creds upstream.Credentials) (*upstream.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	return s.Login(ctx, creds, upstream.Client{})
+	for until := time.Now().Add(stillCounted); ; {
+		session, err := s.Login(ctx, creds, upstream.Client{})
+		// While logins wait, a later try is dear, and a server may count connections
+		// that have just been closed.
+		if _, limited := errors.AsType[*upstream.Throttled](err); !limited || !j.held || time.Now().After(until) || wait(ctx, countedPause) != nil {
+			return session, err
+		}
+	}
 }
 
 // login is session over IMAP, with a password.

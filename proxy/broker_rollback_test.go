@@ -38,8 +38,8 @@ func TestLoginsAroundARollback(t *testing.T) {
 	w.ask("asked for", "yes", "yes", [2]int{1, 0}, "target")
 
 	c := w.claim()
-	w.check(c.BeginRollback(w.ctx))
 	w.check(session.Conn.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	w.check(c.BeginRollback(w.ctx))
 	if _, err := session.Reader.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the session on the target goes on")
 	}
