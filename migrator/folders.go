@@ -172,7 +172,8 @@ func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
 		j.m.step(stepFolderCreated)
 	}
 	fresh := f.ID == 0
-	if here && subscribed && !f.Subscribed {
+	// One whose removal was begun may have lost its subscription there.
+	if here && subscribed && (!f.Subscribed || f.SourceUIDValidity == 0) {
 		err := j.dest.Subscribe(ctx, f.Target)
 		if err != nil && !isStatus(err) {
 			return again(errorTarget, fmt.Errorf("subscribe %s: %w", f.Target, err))

@@ -371,7 +371,8 @@ func (j *job) removeFolders(ctx context.Context, folders []*folder) (removed int
 
 // removeFolder removes a folder whose messages are removed already, unless there
 // is something else in it, or it has a use. One with others below it has to wait
-// for these.
+// for these. The ledger forgets it before the target is asked to remove it: after a
+// crash, what has its name on either side may be another folder, and is begun anew.
 func (j *job) removeFolder(ctx context.Context, f *folder) (done bool, err error) {
 	at := slices.IndexFunc(j.there.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Target })
 	if at >= 0 {
@@ -380,19 +381,23 @@ func (j *job) removeFolder(ctx context.Context, f *folder) (done bool, err error
 		}) {
 			return false, nil
 		}
-		st, err := j.dest.Status(ctx, f.Target)
-		if err != nil && !isStatus(err) {
-			return false, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+		if err := j.claim.BeginRemoval(ctx, f.ID); err != nil {
+			return false, err
 		}
+		j.m.step(stepRemoveCommitted)
 		if f.Subscribed {
 			if err := j.dest.Unsubscribe(ctx, f.Target); err != nil && !isStatus(err) {
 				return false, again(errorTarget, fmt.Errorf("unsubscribe %s: %w", f.Target, err))
 			}
 		}
+		if err := j.leaveFolders(ctx); err != nil {
+			return false, err
+		}
+		st, err := j.dest.Status(ctx, f.Target)
+		if err != nil && !isStatus(err) {
+			return false, again(errorTarget, fmt.Errorf("the target's folder %s: %w", f.Target, err))
+		}
 		if err == nil && st.Messages == 0 && !hasUse(j.there.mailboxes[at]) && !isInbox(f.Target) {
-			if err := j.leaveFolders(ctx); err != nil {
-				return false, err
-			}
 			err := j.dest.Delete(ctx, f.Target)
 			if err != nil && !isStatus(err) {
 				return false, again(errorTarget, fmt.Errorf("remove the target's folder %s: %w", f.Target, err))

@@ -73,7 +73,7 @@ func (o *owner) act(f *fakeServer) {
 // Whatever an owner does until logins wait, and whenever he does it, both sides are
 // the same after the flip, also where the process dies in between.
 func TestParkedOwnerDoesWhatever(t *testing.T) {
-	for range 25 {
+	for range ownerSeeds {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()

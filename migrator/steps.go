@@ -48,6 +48,7 @@ const (
 	stepRenameCommitted = "rename.committed"
 	stepRenameDone      = "rename.done"
 	stepRenameSettled   = "rename.settled"
+	stepRemoveCommitted = "remove.committed"
 	stepFolderRemoved   = "folder.removed"
 	stepFlipClosing     = "flip.closing"
 	stepFlipHeld        = "flip.held"
@@ -107,7 +108,8 @@ func NameSteps() []string { return []string{stepNameBefore, stepNameCommitted} }
 // before the usual ones of a flip.
 func FlipSteps() []string {
 	return []string{stepMirrorBefore, stepMirrorDeleted, stepMirrorForgotten,
-		stepRenameCommitted, stepRenameDone, stepRenameSettled, stepFolderRemoved,
+		stepRenameCommitted, stepRenameDone, stepRenameSettled,
+		stepRemoveCommitted, stepFolderRemoved,
 		stepFlipClosing, stepFlipHeld, stepFlipVerified}
 }
 

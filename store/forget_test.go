@@ -156,6 +156,15 @@ func TestRenames(t *testing.T) {
 		len(runs) != 1 || runs[0].TargetUIDValidity != 77 || len(gone) != 0 || c.Account.Messages != 1 {
 		t.Errorf("%+v %v %v %d", folders, runs, gone, c.Account.Messages)
 	}
+	tree = folders[0]
+	tree.Subscribed, tree.SourceUIDValidity, tree.Matched = true, 5, true
+	ok(t, c.PutFolder(ctx, &tree))
+	ok(t, c.BeginRemoval(ctx, tree.ID))
+	ok(t, c.Refresh(ctx))
+	tree.SourceUIDValidity, tree.TargetUIDValidity, tree.Matched = 0, 0, false
+	if folders, err = c.Folders(ctx); err != nil || len(folders) != 2 || folders[0] != tree || c.Account.Messages != 0 {
+		t.Error(folders, c.Account.Messages, err)
+	}
 	ok(t, c.ForgetFolder(ctx, tree.ID))
 	ok(t, c.Refresh(ctx))
 	if folders, err = c.Folders(ctx); err != nil || len(folders) != 1 || c.Account.Messages != 0 {

@@ -106,6 +106,23 @@ func (c *Claim) GiveUpRenames(ctx context.Context) error {
 	})
 }
 
+// BeginRemoval commits that an empty folder is about to be removed on the target,
+// since the source has it no more. It stays in the mapping as one of which nothing
+// is known but its names and its subscription.
+func (c *Claim) BeginRemoval(ctx context.Context, folderID int64) error {
+	return c.write(ctx, func(x *tx) error {
+		f, err := c.folder(x, folderID)
+		if err != nil {
+			return err
+		}
+		if err := c.forgetFolder(x, f.ID); err != nil {
+			return err
+		}
+		_, err = x.exec("UPDATE folders SET source_uidvalidity = 0 WHERE id = $1", f.ID)
+		return err
+	})
+}
+
 // ForgetFolder is for a folder that was removed on both sides: it leaves the
 // mapping. Where something is set aside from it, that keeps its place there, as of
 // a new one.
