@@ -154,3 +154,24 @@ func (j *job) noCopies(ctx context.Context, f *folder, runs []store.Run, surplus
 	}
 	return nil
 }
+
+// standing counts, by digest, the messages of the target that the ledger has under
+// no UID, since they account for messages of other folders. Where the source shows
+// a message in several folders, those that account for others have one.
+func (j *job) standing(ctx context.Context, of []candidate) (map[store.Digest]int, error) {
+	count := map[store.Digest]int{}
+	if j.labels != nil {
+		return count, nil
+	}
+	wanted := make(map[store.Digest]bool, len(of))
+	for _, c := range of {
+		wanted[c.sum.canonical] = true
+	}
+	copied, err := j.claim.Copied(ctx, func(d store.Digest) bool { return wanted[d] })
+	for _, c := range copied {
+		if c.TargetUID == 0 && !c.SetAside {
+			count[c.Digest]++
+		}
+	}
+	return count, err
+}

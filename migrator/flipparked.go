@@ -189,11 +189,6 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 	}
 	t := &result.Total
 	different := t.Wrong() - t.Flags - t.Dates + max(0, t.Flags-int64(flags))
-	if j.labels == nil {
-		// Before it was taken back its owner may have moved a message into a folder
-		// that has an equal one.
-		different -= min(t.Doubled, t.Moved)
-	}
 	if j.mirrorsDeletions() {
 		different += max(0, t.Gone-int64(j.left))
 	}

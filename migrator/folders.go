@@ -22,8 +22,8 @@ type folder struct {
 	// gathered is a folder that shows mail of other ones. It is made on the
 	// target only if something is copied from it.
 	gathered bool
-	// removal may have been begun on the target, which loses the subscription there.
-	removal bool
+	// anew: the target's folder is or may be another one by now, not subscribed yet.
+	anew bool
 }
 
 // folders brings the mapping up to date, creates what is missing on the
@@ -64,7 +64,8 @@ func (j *job) folders(ctx context.Context) ([]*folder, error) {
 		at := slices.IndexFunc(j.here.mailboxes, func(b imapwire.Mailbox) bool { return b.Name == f.Source })
 		entry := &folder{Folder: f, listed: at >= 0 && selectable(j.here.mailboxes[at])}
 		entry.status, entry.asked = status[f.Source]
-		entry.removal = j.mirrorsDeletions() && i < len(known) && f.SourceUIDValidity == 0
+		// Its removal may have been begun.
+		entry.anew = j.mirrorsDeletions() && i < len(known) && f.SourceUIDValidity == 0
 		entry.gathered = j.labels != nil && entry.listed && isGathered(j.here.mailboxes[at])
 		if err := j.prepare(ctx, entry, slices.Contains(subscribed, f.Source)); err != nil {
 			return nil, err
@@ -172,10 +173,11 @@ func (j *job) prepare(ctx context.Context, f *folder, subscribed bool) error {
 		if err := j.createFolder(ctx, f); err != nil {
 			return err
 		}
+		f.anew = true
 		j.m.step(stepFolderCreated)
 	}
 	fresh := f.ID == 0
-	if here && subscribed && (!f.Subscribed || f.removal) {
+	if here && subscribed && (!f.Subscribed || f.anew) {
 		err := j.dest.Subscribe(ctx, f.Target)
 		if err != nil && !isStatus(err) {
 			return again(errorTarget, fmt.Errorf("subscribe %s: %w", f.Target, err))

@@ -58,6 +58,12 @@ func (j *job) follow(ctx context.Context) error {
 		return &halt{state: store.Waiting, retry: true, reason: errorTarget,
 			err: errors.New("the target does not offer UIDPLUS, which parking on the source needs to carry deletions over: set domains[].parking.mode to another mode")}
 	}
+	if j.mirrorsDeletions() {
+		// What accounts for messages of other folders could be removed.
+		if err := j.claim.ForgetStanding(ctx); err != nil {
+			return err
+		}
+	}
 	most := j.domain.Config.Parking.Flip
 	for n := range maxPasses {
 		found, err := j.mirrorPass(ctx)

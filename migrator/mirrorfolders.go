@@ -141,6 +141,9 @@ func (j *job) finishRename(ctx context.Context, known []store.Folder) (err error
 				return err
 			}
 		}
+		if !same && !j.claim.Account.RolledBackAt.IsZero() {
+			validity = f.TargetUIDValidity // rebase looks at what the ledger has of it
+		}
 		if err := j.claim.EndRename(ctx, f.ID, validity, same); err != nil {
 			return err
 		}

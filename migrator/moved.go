@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"migproxy/migrator/imapwire"
@@ -151,73 +150,6 @@ func (j *job) recogniseElsewhere(ctx context.Context, f *folder, fresh []known, 
 		done = append(done, store.Message{SourceUID: k.uid, Digest: k.digest})
 	}
 	return left, append(done, labelled...), nil
-}
-
-// recogniseStanding is recogniseMoved before the flip of an account whose owner
-// works on the source: of what migproxy has not appended, which stays on the target
-// where it is wherever its owner moves it. It is for mail that came on the target
-// before the account was taken back. It returns the UIDs of the others.
-func (j *job) recogniseStanding(ctx context.Context, f *folder, missing []uint32) (left []uint32, err error) {
-	if len(missing) == 0 || !j.mirrorsDeletions() {
-		return missing, nil
-	}
-	recognised, err := j.claim.Recognised(ctx)
-	if err != nil || len(recognised) == 0 {
-		return missing, err
-	}
-	if j.isLane {
-		return nil, errLeftOver // two folders may have an equal message
-	}
-	copied, err := j.claim.Copied(ctx, func(d store.Digest) bool { return recognised[d] })
-	if err != nil {
-		return nil, err
-	}
-	type place struct {
-		folder        int64
-		validity, uid uint32
-	}
-	ours := map[place]bool{}
-	at := func(c store.CopiedMessage) place { return place{c.FolderID, c.TargetUIDValidity, c.TargetUID} }
-	for _, c := range copied {
-		ours[at(c)] = ours[at(c)] || c.Appended && c.TargetUID != 0
-	}
-	homeless, err := j.homeless(ctx, f, slices.DeleteFunc(copied, func(c store.CopiedMessage) bool { return c.SetAside || ours[at(c)] }))
-	if err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(homeless, func(_ store.Digest, n int) bool { return n == 0 })
-	if len(homeless) == 0 {
-		return missing, nil
-	}
-	var done []store.Message
-	for uids := range slices.Chunk(missing, recogniseChunk) {
-		if j.stop.Err() != nil {
-			return nil, errStopped
-		}
-		originals, err := j.digestSource(ctx, f, uids)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range originals {
-			if homeless[o.sum.canonical] > 0 {
-				homeless[o.sum.canonical]--
-				done = append(done, store.Message{SourceUID: o.uid, Digest: o.sum.canonical})
-			}
-		}
-	}
-	if len(done) == 0 {
-		return missing, nil
-	}
-	if err := j.claim.PutFolder(ctx, &f.Folder); err != nil {
-		return nil, err
-	}
-	if err := j.settled(ctx, f, nil, done); err != nil {
-		return nil, err
-	}
-	j.m.step(stepMoved)
-	return slices.DeleteFunc(slices.Clone(missing), func(uid uint32) bool {
-		return slices.ContainsFunc(done, func(m store.Message) bool { return m.SourceUID == uid })
-	}), nil
 }
 
 func compareDigests(a, b store.Digest) int { return bytes.Compare(a[:], b[:]) }

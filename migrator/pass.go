@@ -171,9 +171,6 @@ func (j *job) copyFolder(ctx context.Context, f *folder) (found int, err error) 
 	if err != nil || deferred && len(own) == 0 {
 		return 0, err
 	}
-	if own, err = j.recogniseStanding(ctx, f, own); err != nil {
-		return 0, err
-	}
 	if len(own) < len(missing) {
 		missing, metas = own, nil
 	}

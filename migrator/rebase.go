@@ -12,8 +12,11 @@ import (
 
 // rebase makes the ledger of an account that was taken back, and moves anew, say
 // again what is on the target: both sides have been lived in since. What the source
-// shows is accounted for by one equal message of the target, wherever its owner has
-// put that; where there is none, it is forgotten, and so copied once more.
+// shows is accounted for by one equal message of the target; where there is none, it
+// is forgotten, and so copied once more. Where its owner works on the source until
+// the flip, the equal message is in the same folder, and all that the source has, or
+// had when the account was taken back, counts as copied by migproxy: the rollback has
+// seen to it that the two are the same.
 func (j *job) rebase(ctx context.Context) error {
 	if j.claim.Account.RolledBackAt.IsZero() {
 		return nil
@@ -49,9 +52,20 @@ func (j *job) rebase(ctx context.Context) error {
 	if err := j.readNew(ctx, all); err != nil {
 		return err
 	}
-	matchRebased(all)
+	moved := matchRebased(all)
+	if j.labels == nil {
+		findStrays(all, moved)
+	}
+	if !j.mirrorsDeletions() {
+		standIn(all)
+	}
 	var rebased []store.Rebased
 	for _, b := range all {
+		if b.f.ID == 0 && len(b.strays) > 0 {
+			if err := j.claim.PutFolder(ctx, &b.f.Folder); err != nil {
+				return err
+			}
+		}
 		if b.f.ID != 0 {
 			if err := j.readAltered(ctx, b); err != nil {
 				return err
@@ -77,10 +91,12 @@ type rebasing struct {
 	runs     []store.SourceRun
 
 	drop    map[[2]int]bool // the messages to be forgotten, by run and place in it
-	stands  map[[2]int]bool // those that account for one of another folder
 	wanting []*wanting
 	supply  []*supply
+	moved   []store.Digest // of what the target has no more where the ledger has it
+	owned   bool           // all that the ledger has counts as copied by migproxy
 	added   []store.Message
+	strays  []store.Message // that are on the target only, to be removed
 	resized []store.Message // of another size on the source, and not appended by the copy
 	altered []store.Altered
 }
@@ -88,11 +104,12 @@ type rebasing struct {
 // wanting is a message that the source shows, and nothing where it was on the
 // target.
 type wanting struct {
-	uid    uint32
-	digest store.Digest
-	shows  []store.Sighting
-	known  bool // its digest
-	done   bool
+	uid     uint32
+	digest  store.Digest
+	shows   []store.Sighting
+	settled bool // the ledger has it
+	known   bool // its digest
+	done    bool
 }
 
 // supply is a message of the target that accounts for nothing that the source
@@ -107,7 +124,7 @@ type supply struct {
 
 // lookAtBoth lists one folder on both sides.
 func (j *job) lookAtBoth(ctx context.Context, f *folder) (b *rebasing, err error) {
-	b = &rebasing{f: f, sizes: map[uint32]int64{}, source: map[uint32]int64{}, drop: map[[2]int]bool{}, stands: map[[2]int]bool{}}
+	b = &rebasing{f: f, owned: j.mirrorsDeletions(), sizes: map[uint32]int64{}, source: map[uint32]int64{}, drop: map[[2]int]bool{}}
 	if b.runs, err = j.m.o.Store.Runs(ctx, f.ID); err != nil {
 		return nil, err
 	}
@@ -151,17 +168,20 @@ func (j *job) lookAtTarget(ctx context.Context, b *rebasing) error {
 	return nil
 }
 
-// beyondMapping lists the folders that only the target has: their owner may have
-// moved mail there.
+// beyondMapping lists the folders that only the target has, with the names that
+// they would have on the source: their owner may have moved mail there.
 func (j *job) beyondMapping(ctx context.Context, folders []*folder) ([]*rebasing, error) {
+	known := make([]store.Folder, len(folders))
+	for i, f := range folders {
+		known[i] = f.Folder
+	}
 	var all []*rebasing
-	for _, box := range j.there.mailboxes {
-		if !selectable(box) || slices.ContainsFunc(folders, func(f *folder) bool {
-			return f.Target == box.Name || isInbox(f.Target) && isInbox(box.Name)
-		}) {
+	for _, f := range mapBack(known, j.here, j.there) {
+		if !f.Selectable {
 			continue
 		}
-		b := &rebasing{f: &folder{Folder: store.Folder{Target: box.Name}}, sizes: map[uint32]int64{}}
+		f.Subscribed = true // perhaps: its owner has made it
+		b := &rebasing{f: &folder{Folder: f}, sizes: map[uint32]int64{}}
 		if err := j.lookAtTarget(ctx, b); err != nil {
 			return nil, err
 		}
@@ -198,11 +218,17 @@ func (b *rebasing) sort(labels bool) {
 		}
 	}
 	spare := map[uint32]bool{}
+	type spot struct{ validity, uid uint32 }
+	elsewhere := map[spot]bool{} // under several UIDVALIDITYs of the source
 	for i, run := range b.runs {
 		for n, d := range run.Digests {
 			uid := run.TargetFirst + uint32(n)
 			if present(run, n) {
 				settled[run.SourceFirst+uint32(n)] = true
+			}
+			if at := (spot{run.TargetUIDValidity, uid}); run.TargetFirst != 0 && !shown(run, n) && !elsewhere[at] {
+				elsewhere[at] = true
+				b.moved = append(b.moved, d)
 			}
 			switch {
 			case shown(run, n) && present(run, n):
@@ -216,7 +242,7 @@ func (b *rebasing) sort(labels bool) {
 				}
 			case run.TargetFirst == 0 && labels:
 			case present(run, n):
-				b.wanting = append(b.wanting, &wanting{uid: run.SourceFirst + uint32(n), digest: d, known: true})
+				b.wanting = append(b.wanting, &wanting{uid: run.SourceFirst + uint32(n), digest: d, settled: true, known: true})
 				b.drop[[2]int{i, n}] = true
 			default:
 				b.drop[[2]int{i, n}] = true
@@ -256,6 +282,11 @@ func (b *rebasing) shrink() {
 		}
 	}
 	drop := make(map[[2]int]bool, len(b.drop))
+	for i, run := range b.runs {
+		if b.owned && !run.Appended {
+			keep(i)
+		}
+	}
 	for at := range b.drop {
 		keep(at[0])
 		drop[[2]int{index[at[0]], at[1]}] = true
@@ -351,13 +382,10 @@ func (j *job) readNew(ctx context.Context, all []*rebasing) error {
 }
 
 // matchRebased pairs what the source shows with what is left over on the target,
-// as multisets of digests: first within each folder, then across all.
-func matchRebased(all []*rebasing) {
-	type spot struct {
-		b *rebasing
-		s *supply
-	}
-	elsewhere := map[store.Digest][]spot{}
+// within each folder, as multisets of digests. moved counts what may be anywhere else
+// on the target, under no entry of the ledger.
+func matchRebased(all []*rebasing) (moved map[store.Digest]int) {
+	moved = map[store.Digest]int{}
 	for _, b := range all {
 		here := map[store.Digest][]*supply{}
 		for _, s := range b.supply {
@@ -370,29 +398,60 @@ func matchRebased(all []*rebasing) {
 			s := here[w.digest][0]
 			here[w.digest] = here[w.digest][1:]
 			s.taken, w.done = true, true
+			appended := b.owned
 			if s.known {
 				b.drop[s.run] = true
+				appended = appended || b.runs[s.run[0]].Appended
+			} else {
+				moved[s.digest]--
 			}
-			b.added = append(b.added, store.Message{SourceUID: w.uid, TargetUID: s.uid, Digest: w.digest, Octets: b.sizes[s.uid], Shows: w.shows})
+			b.added = append(b.added, store.Message{SourceUID: w.uid, TargetUID: s.uid, Digest: w.digest, Octets: b.sizes[s.uid],
+				Appended: appended, Shows: w.shows})
 		}
+		for _, w := range b.wanting {
+			if w.known && !w.settled && !w.done {
+				moved[w.digest]++
+			}
+		}
+		for _, d := range b.moved {
+			moved[d]++
+		}
+	}
+	return moved
+}
+
+// findStrays finds what is on the target under no entry of the ledger and is a copy
+// of what the source has in another folder, or had: its owner has moved it there. What
+// is beyond that is mail of the target alone, and stays.
+func findStrays(all []*rebasing, moved map[store.Digest]int) {
+	for _, b := range all {
+		for _, s := range b.supply {
+			if s.known || s.taken || moved[s.digest] <= 0 {
+				continue
+			}
+			moved[s.digest]--
+			b.strays = append(b.strays, store.Message{SourceUID: s.uid, TargetUID: s.uid, Digest: s.digest, Octets: b.sizes[s.uid], Appended: true})
+		}
+	}
+}
+
+// standIn has what is left over on the target account for what the source shows in
+// another folder, where nothing is removed on the target.
+func standIn(all []*rebasing) {
+	left := map[store.Digest]int{}
+	for _, b := range all {
 		for _, s := range b.supply {
 			if !s.taken {
-				elsewhere[s.digest] = append(elsewhere[s.digest], spot{b, s})
+				left[s.digest]++
 			}
 		}
 	}
 	for _, b := range all {
 		for _, w := range b.wanting {
-			spots := elsewhere[w.digest]
-			if w.done || !w.known || len(spots) == 0 {
+			if w.done || !w.known || left[w.digest] == 0 {
 				continue
 			}
-			// It stays in the ledger as one that has left the source, and is none any
-			// more that was copied: then it would be removed for that.
-			if at := spots[0]; at.s.known {
-				at.b.stands[at.s.run] = true
-			}
-			elsewhere[w.digest] = spots[1:]
+			left[w.digest]--
 			b.added = append(b.added, store.Message{SourceUID: w.uid, Digest: w.digest, Shows: w.shows})
 		}
 	}
@@ -444,39 +503,18 @@ func (j *job) readAltered(ctx context.Context, b *rebasing) error {
 	return nil
 }
 
-// standing counts, by digest, the messages of the target that the ledger has under
-// no UID, since they account for messages of other folders. Where the source shows
-// a message in several folders, those that account for others have one.
-func (j *job) standing(ctx context.Context, of []candidate) (map[store.Digest]int, error) {
-	count := map[store.Digest]int{}
-	if j.labels != nil {
-		return count, nil
-	}
-	wanted := make(map[store.Digest]bool, len(of))
-	for _, c := range of {
-		wanted[c.sum.canonical] = true
-	}
-	copied, err := j.claim.Copied(ctx, func(d store.Digest) bool { return wanted[d] })
-	for _, c := range copied {
-		if c.TargetUID == 0 && !c.SetAside {
-			count[c.Digest]++
-		}
-	}
-	return count, err
-}
-
 // result is what the ledger is to say of the folder.
 func (b *rebasing) result() store.Rebased {
 	f := b.f.Folder
 	f.TargetUIDValidity, f.Matched = b.validity, true
-	r := store.Rebased{Folder: f, Added: b.added, Altered: b.altered}
+	r := store.Rebased{Folder: f, Added: b.added, Strays: b.strays, Altered: b.altered}
 	for i, run := range b.runs {
 		changed, same := store.RebasedRun{SourceRun: run}, true
 		for n, d := range run.Digests {
 			if b.drop[[2]int{i, n}] {
 				continue
 			}
-			m := store.Message{SourceUID: run.SourceFirst + uint32(n), Digest: d, Appended: run.Appended && !b.stands[[2]int{i, n}]}
+			m := store.Message{SourceUID: run.SourceFirst + uint32(n), Digest: d, Appended: run.Appended || b.owned && run.TargetFirst != 0}
 			same = same && m.Appended == run.Appended
 			if run.TargetFirst != 0 {
 				m.TargetUID = run.TargetFirst + uint32(n)

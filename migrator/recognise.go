@@ -94,9 +94,6 @@ func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candida
 	if err != nil {
 		return nil, err
 	}
-	if past, there, err = c.withoutStanding(ctx, past, there); err != nil {
-		return nil, err
-	}
 	before, arrived := newPool(past), newPool(there)
 	var left []uint32
 	for uids := range slices.Chunk(missing, recogniseChunk) {
@@ -134,32 +131,6 @@ func (c *copier) matchAll(ctx context.Context, missing []uint32, there []candida
 		}
 	}
 	return left, nil
-}
-
-// withoutStanding takes those messages of the target out of two lists that account
-// for messages of other folders, before the flip of an account whose owner works on
-// the source: one that is copied once more is better than one that is lost.
-func (c *copier) withoutStanding(ctx context.Context, past, there []candidate) (_, _ []candidate, err error) {
-	if !c.mirrors() {
-		return past, there, nil
-	}
-	standing, err := c.standing(ctx, slices.Concat(past, there))
-	if err != nil || len(standing) == 0 {
-		return past, there, err
-	}
-	present, former, err := c.bothLedgers(ctx, c.f)
-	if err != nil {
-		return nil, nil, err
-	}
-	ours := targetsOf(slices.DeleteFunc(slices.Concat(present, former), func(r store.Run) bool { return !r.Appended }))
-	stands := func(x candidate) bool {
-		if ours.has(x.uid) || standing[x.sum.canonical] == 0 {
-			return false
-		}
-		standing[x.sum.canonical]--
-		return true
-	}
-	return slices.DeleteFunc(past, stands), slices.DeleteFunc(there, stands), nil
 }
 
 // readPlausible reads those messages of the target that can be equal to a

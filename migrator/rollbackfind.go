@@ -97,14 +97,14 @@ func (r *returner) survey(ctx context.Context) (all []*returning, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var swapped []store.Folder // the mapping the other way round
-	for _, f := range known {
-		swapped = append(swapped, store.Folder{Source: f.Target, Target: f.Source})
+	mapping := make([]store.Folder, len(known))
+	for i, f := range known {
+		mapping[i] = f.Folder
 		all = append(all, &returning{Folder: f.Folder})
 	}
-	for _, f := range mapFolders(swapped, r.there, r.here) {
+	for _, f := range mapBack(mapping, r.here, r.there) {
 		if f.Selectable {
-			all = append(all, &returning{Folder: store.Folder{Source: f.Target, Target: f.Source, Selectable: true}})
+			all = append(all, &returning{Folder: f})
 		}
 	}
 	for _, f := range all {
@@ -112,6 +112,20 @@ func (r *returner) survey(ctx context.Context) (all []*returning, err error) {
 		f.Subscribed = f.Subscribed || slices.Contains(r.subscribed, f.Target)
 	}
 	return all, nil
+}
+
+// mapBack lists the folders of the target that are not in the mapping, with the
+// names that they would have on the source.
+func mapBack(known []store.Folder, here, there side) []store.Folder {
+	var swapped []store.Folder
+	for _, f := range known {
+		swapped = append(swapped, store.Folder{Source: f.Target, Target: f.Source})
+	}
+	var beyond []store.Folder
+	for _, f := range mapFolders(swapped, there, here) {
+		beyond = append(beyond, store.Folder{Source: f.Target, Target: f.Source, Selectable: f.Selectable})
+	}
+	return beyond
 }
 
 // has reports whether a server has a folder that can hold messages.

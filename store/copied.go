@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 )
@@ -55,21 +54,4 @@ func (c *Claim) Copied(ctx context.Context, wanted func(Digest) bool) (copied []
 		}
 	}
 	return copied, dbError(rows.Err())
-}
-
-// Recognised lists the digests of what the ledger has on the target and migproxy
-// has not appended there.
-func (c *Claim) Recognised(ctx context.Context) (map[Digest]bool, error) {
-	runs, err := list(ctx, c.store.r, func(rows *sql.Rows) (digests []byte, err error) {
-		err = rows.Scan(&digests)
-		return digests, err
-	}, `SELECT r.digests FROM runs r JOIN folders f ON f.id = r.folder_id
-		WHERE f.account_id = $1 AND NOT r.appended AND r.target_first > 0`, c.id)
-	recognised := map[Digest]bool{}
-	for _, digests := range runs {
-		for d := range slices.Chunk(digests, len(Digest{})) {
-			recognised[Digest(d)] = true
-		}
-	}
-	return recognised, err
 }

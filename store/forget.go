@@ -113,3 +113,12 @@ func (x *tx) cutRun(f Folder, r Run, uids []uint32, sizes func(uint32) int64) er
 	}
 	return nil
 }
+
+// ForgetStanding takes those messages out of the ledger that are accounted for by
+// others: they are copied like any that is new.
+func (c *Claim) ForgetStanding(ctx context.Context) error {
+	return c.write(ctx, func(x *tx) error {
+		_, err := x.exec("DELETE FROM runs WHERE target_first = 0 AND folder_id IN (SELECT id FROM folders WHERE account_id = $1)", c.id)
+		return err
+	})
+}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -232,6 +233,9 @@ type Rebased struct {
 	Changed []RebasedRun
 	// Added are messages that are accounted for in another way than before.
 	Added []Message
+	// Strays are messages of the target that the source does not have there: they
+	// count as copied under a former UIDVALIDITY, which is 0. SourceUID is unique.
+	Strays []Message
 	// Altered are messages of other octets on the two sides.
 	Altered []Altered
 }
@@ -246,63 +250,84 @@ type RebasedRun struct {
 // what is on the target by now, in one transaction with that it does.
 func (c *Claim) Rebase(ctx context.Context, folders []Rebased) error {
 	return c.update(ctx, func(x *tx) error {
-		var messages int64
 		for _, f := range folders {
-			n, err := c.rebaseFolder(x, f)
-			if err != nil {
+			if err := c.rebaseFolder(x, f); err != nil {
 				return err
 			}
-			messages += n
 		}
-		_, err := x.exec("UPDATE accounts SET messages = messages + $1 WHERE id = $2", messages, c.id)
+		messages, err := c.countCopied(x)
+		if err == nil {
+			_, err = x.exec("UPDATE accounts SET messages = $1 WHERE id = $2", messages, c.id)
+		}
 		return err
 	}, "rolled_back_at = 0")
 }
 
-// rebaseFolder returns how many messages more the folder has on the target.
-func (c *Claim) rebaseFolder(x *tx, r Rebased) (more int64, err error) {
+// countCopied counts the messages of the target that the ledger has, each once:
+// under several UIDVALIDITYs of the source, runs overlap there.
+func (c *Claim) countCopied(x *tx) (n int64, err error) {
+	type span struct{ folder, validity, first, messages int64 }
+	runs, err := list(x.ctx, x, func(rows *sql.Rows) (s span, err error) {
+		err = rows.Scan(&s.folder, &s.validity, &s.first, &s.messages)
+		return s, err
+	}, `SELECT r.folder_id, r.target_uidvalidity, r.target_first, r.messages FROM runs r JOIN folders f ON f.id = r.folder_id
+		WHERE f.account_id = $1 AND r.target_first > 0 ORDER BY 1, 2, 3`, c.id)
+	var last span
+	counted := int64(0) // up to which UID
+	for _, r := range runs {
+		if r.folder != last.folder || r.validity != last.validity {
+			counted = 0
+		}
+		last = r
+		end := r.first + r.messages
+		n += max(0, end-max(r.first, counted))
+		counted = max(counted, end)
+	}
+	return n, err
+}
+
+func (c *Claim) rebaseFolder(x *tx, r Rebased) error {
 	f := r.Folder
 	if _, err := c.folder(x, f.ID); err != nil {
-		return 0, err
+		return err
 	}
 	if _, err := x.exec(`UPDATE folders SET source_uidvalidity = $1, target_uidvalidity = $2, matched = $3, source_uidnext = 0
 		WHERE id = $4`, f.SourceUIDValidity, f.TargetUIDValidity, f.Matched, f.ID); err != nil {
-		return 0, err
+		return err
 	}
-	onTarget := func(messages []Message) (n int64) {
-		for _, m := range messages {
-			if m.TargetUID != 0 {
-				n++
-			}
-		}
-		return n
-	}
-	for _, run := range r.Changed {
+	for _, run := range r.Changed { // all of them first: what is added may become part of a run before it
 		if _, err := x.exec("DELETE FROM runs WHERE folder_id = $1 AND source_uidvalidity = $2 AND source_first = $3",
 			f.ID, run.SourceUIDValidity, run.SourceFirst); err != nil {
-			return 0, err
-		}
-		if run.TargetFirst != 0 {
-			more -= int64(len(run.Digests))
-		}
-		more += onTarget(run.Kept)
-		was := Folder{ID: f.ID, SourceUIDValidity: run.SourceUIDValidity, TargetUIDValidity: run.TargetUIDValidity}
-		for _, kept := range split(run.Kept) {
-			if err := x.addRun(was, kept); err != nil {
-				return 0, err
-			}
+			return err
 		}
 	}
-	slices.SortFunc(r.Added, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })
-	for _, run := range split(r.Added) {
-		if err := x.addRun(f, run); err != nil {
-			return 0, err
+	for _, run := range r.Changed {
+		was := Folder{ID: f.ID, SourceUIDValidity: run.SourceUIDValidity, TargetUIDValidity: run.TargetUIDValidity}
+		if err := x.addRuns(was, run.Kept); err != nil {
+			return err
 		}
+	}
+	if err := x.addRuns(f, r.Added); err != nil {
+		return err
+	}
+	if err := x.addRuns(Folder{ID: f.ID, TargetUIDValidity: f.TargetUIDValidity}, r.Strays); err != nil {
+		return err
 	}
 	for _, a := range r.Altered {
 		if err := x.noteAltered(f, a); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return more + onTarget(r.Added), c.see(x, r.Added)
+	return c.see(x, r.Added)
+}
+
+// addRuns writes messages into a folder's ledger, in any order.
+func (x *tx) addRuns(f Folder, messages []Message) error {
+	slices.SortFunc(messages, func(a, b Message) int { return cmp.Compare(a.SourceUID, b.SourceUID) })
+	for _, run := range split(messages) {
+		if err := x.addRun(f, run); err != nil {
+			return err
+		}
+	}
+	return nil
 }

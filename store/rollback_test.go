@@ -253,6 +253,52 @@ func TestRebase(t *testing.T) {
 	}
 }
 
+// What a run becomes part of is not taken away with what was there.
+func TestRebaseJoinsRuns(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	moved(t, s, "anna")
+	_, err := s.AskRollback(t.Context(), "anna@example.com")
+	ok(t, err)
+	c := claim(t, s)
+	f := folder(t, c, "INBOX")
+	copied, recognised := batch(1, 3, 100), batch(4, 3, 100)
+	for i := range recognised {
+		recognised[i].Appended = false
+	}
+	ok(t, c.Settle(t.Context(), f.ID, nil, append(copied, recognised...)))
+	ok(t, c.BeginRollback(t.Context()))
+	ok(t, c.EndRollback(t.Context()))
+	_, err = s.RetryWith(t.Context(), "anna@example.com", config.NewSecret("new"))
+	ok(t, err)
+	c = claim(t, s)
+	runs, err := s.Runs(t.Context(), f.ID)
+	ok(t, err)
+	if len(runs) != 2 {
+		t.Fatalf("%+v", runs)
+	}
+	f.TargetUIDValidity = 2
+	ok(t, c.Rebase(t.Context(), []Rebased{{Folder: f,
+		Changed: []RebasedRun{{SourceRun: runs[1], Kept: batch(4, 3, 100)}, {SourceRun: runs[0], Kept: batch(1, 3, 100)}},
+		Added:   []Message{{SourceUID: 7, Digest: digest(7)}},
+		Strays:  []Message{{SourceUID: 200, TargetUID: 200, Digest: digest(1), Octets: 10, Appended: true}}}}))
+	all, err := c.Ledger(t.Context(), f.ID)
+	ok(t, err)
+	if have := expand(all); len(have) != 7 || have[5].TargetUID != 105 || !have[5].Appended {
+		t.Errorf("%+v", all)
+	}
+	past, err := c.PastLedger(t.Context(), f.ID)
+	ok(t, err)
+	if len(past) != 1 || past[0].TargetFirst != 200 || !past[0].Appended || c.Account.Messages != 7 {
+		t.Errorf("%+v, %d messages", past, c.Account.Messages)
+	}
+	ok(t, c.ForgetStanding(t.Context()))
+	all, err = c.Ledger(t.Context(), f.ID)
+	ok(t, err)
+	if have := expand(all); len(have) != 6 {
+		t.Errorf("%+v", all)
+	}
+}
+
 // A worker that has lost its claim takes nothing back.
 func TestLostClaimTakesNothingBack(t *testing.T) {
 	s := openDir(t, t.TempDir())
