@@ -198,7 +198,7 @@ func (c *Claim) RollbackIntents(ctx context.Context) ([]RollbackIntent, error) {
 
 // SettleRollback ends an intent with those of its messages that are on the source:
 // from now on the ledger accounts for them, as for messages that were recognised,
-// so that they are neither copied to the target again nor deleted there.
+// so that they are not copied to the target again.
 func (c *Claim) SettleRollback(ctx context.Context, i RollbackIntent, done []Message) error {
 	done = slices.Clone(done)
 	slices.SortFunc(done, func(a, b Message) int { return int(int64(a.SourceUID) - int64(b.SourceUID)) })

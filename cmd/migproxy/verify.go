@@ -187,7 +187,7 @@ func verifiedFolders(a *verify.Account) [][]string {
 		if beside == "" {
 			beside = f.Remarks()
 		}
-		rows = append(rows, []string{"  " + folderName(f.Source), folderName(f.Target), count(f.SourceSide.Messages),
+		rows = append(rows, []string{"  " + orDash(folderName(f.Source)), folderName(f.Target), count(f.SourceSide.Messages),
 			count(f.TargetSide.Messages), count(f.Same), count(f.Digest), orDash(beside)})
 	}
 	return rows
@@ -200,7 +200,7 @@ func readingNotes(a *verify.Account) (rows [][]string) {
 	}
 	for i := range a.Folders {
 		for _, note := range a.Folders[i].Notes {
-			rows = append(rows, []string{"  " + folderName(a.Folders[i].Source) + ": " + note})
+			rows = append(rows, []string{"  " + folderName(a.Folders[i].Name()) + ": " + note})
 		}
 	}
 	return rows
@@ -214,7 +214,7 @@ func differences(a *verify.Account) (rows [][]string) {
 			if d.SourceUID == 0 {
 				uid = fmt.Sprintf("target UID %d", d.TargetUID)
 			}
-			rows = append(rows, []string{"  " + string(d.Kind), folderName(a.Folders[i].Source), uid, d.Text})
+			rows = append(rows, []string{"  " + string(d.Kind), folderName(a.Folders[i].Name()), uid, d.Text})
 		}
 	}
 	return rows

@@ -58,7 +58,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, syscall.ECONNRESET }
 // newDropWorld is newWorld with INBOX alone on the source, over POP3.
 func newDropWorld(t *testing.T) (*world, *fakeDrop) {
 	w := newWorld(t, func(w *world) {
-		w.source.Mailboxes = w.source.Mailboxes[:1]
+		w.source.Mailboxes, w.target.Mailboxes = w.source.Mailboxes[:1], w.target.Mailboxes[:1]
 		w.source.Mailboxes[0].UIDValidity = dropValidity
 	})
 	return w, &fakeDrop{box: w.source.Mailboxes[0]}

@@ -6,6 +6,7 @@
 package verify
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -148,7 +149,8 @@ func (c *Counts) all() []*int64 {
 }
 
 // Folder is the result for one folder. Names are as on the wire; Target is
-// empty for a folder that the copy does not know yet.
+// empty for a folder that the copy does not know yet, and Source for one that only
+// the target has, with messages in it.
 type Folder struct {
 	Source string `json:"source"`
 	Target string `json:"target"`
@@ -160,6 +162,10 @@ type Folder struct {
 	// Differences lists the first of them.
 	Differences []Difference `json:"differences,omitempty"`
 }
+
+// Name is what the folder is called on the source, or on the target where the
+// source has none.
+func (f *Folder) Name() string { return cmp.Or(f.Source, f.Target) }
 
 // OK reports whether everything in it is on the target, the same.
 func (f *Folder) OK() bool { return f.Problem == "" && f.Wrong() == 0 }
@@ -199,7 +205,7 @@ func (a *Account) OK() bool { return a.Problem == "" && a.Total.Wrong() == 0 }
 // guessed from the ledger for folders that have not been opened.
 type Progress struct {
 	Address string `json:"address"`
-	Folder  string `json:"folder"` // the source's, as on the wire
+	Folder  string `json:"folder"` // its Name, as on the wire
 	Read    int64  `json:"read"`
 	Total   int64  `json:"total"`
 }

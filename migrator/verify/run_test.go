@@ -151,6 +151,24 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// What is in folders of the target of which the copy knows nothing is counted.
+func TestRunCountsTargetOnly(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		own := &hostile.Mailbox{Name: "Own", UIDValidity: 10, UIDNext: 103, Messages: w.target.Mailboxes[0].Messages[:2]}
+		w.target.Mailboxes = append(w.target.Mailboxes, own, &hostile.Mailbox{Name: "Nothing", UIDValidity: 11, UIDNext: 1})
+	})
+	o := w.options(t)
+	o.Deep = true
+	a := Run(t.Context(), o)
+	if !a.OK() || len(a.Folders) != 4 || a.Total.Same != 6 || a.Total.Surplus != 2 || a.Total.TargetSide.Messages != 8 {
+		t.Fatalf("%+v", a)
+	}
+	if f := a.Folders[3]; f.Source != "" || f.Name() != "Own" || f.Surplus != 2 || f.SourceSide.Messages != 0 {
+		t.Errorf("%+v", f)
+	}
+	w.untouched(t)
+}
+
 // go-imap drops messages without an error, and loses the connection at what it
 // cannot parse. That is noticed, and nothing is missed by it.
 func TestRunWhereGoImapFails(t *testing.T) {

@@ -84,7 +84,11 @@ func (r *Report) Add(a *verify.Account) error {
 	if a.OK() {
 		r.Complete++
 	}
-	r.Folders += int64(len(a.Folders))
+	for _, f := range a.Folders {
+		if f.Source != "" {
+			r.Folders++
+		}
+	}
 	r.Total.Add(&a.Total)
 	r.Sources, r.Targets = with(r.Sources, a.Source), with(r.Targets, a.Target)
 	data := struct {
