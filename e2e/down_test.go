@@ -54,6 +54,7 @@ func TestServersThatAreDown(t *testing.T) {
 
 // A copy whose servers are killed in its middle goes on when they are back.
 func TestServersKilledInMidCopy(t *testing.T) {
+	t.Parallel()
 	for _, side := range []string{"source", "target"} {
 		t.Run(side, func(t *testing.T) {
 			p := newPair(t, binary, nil)

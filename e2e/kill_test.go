@@ -106,6 +106,7 @@ func (r *runner) kill(step string) {
 // and nothing is missing, nothing doubled, nobody native by accident. All steps
 // are gone through by the long tests.
 func TestKilledAtTheWorstSteps(t *testing.T) {
+	t.Parallel()
 	w := newKillWorld(t, 130)
 	for i, step := range []string{"ensure.after", "intent.committed", "batch.sent.half", "batch.sent", "settle.before", "flip.before"} {
 		t.Run(step, func(t *testing.T) {

@@ -115,6 +115,7 @@ func (p *proxy) statistics() (s statistics) {
 // A list of fifty users is moved between two real servers, while ten of them log
 // in themselves: every account once, every alias once, and exact figures.
 func TestAListOfFifty(t *testing.T) {
+	t.Parallel()
 	const users = 50
 	var d *directory
 	p := newPair(t, binary, func(s *settings) { d = newDirectory(t, s) })

@@ -348,7 +348,7 @@ func (j *job) mirrorTarget(ctx context.Context, r *mirrored, flags *sourceFlags,
 	r.gone = slices.CompactFunc(r.gone, func(a, b candidate) bool { return a.uid == b.uid })
 	slices.Sort(r.lost)
 	r.lost = slices.Compact(r.lost)
-	if !r.again {
+	if !r.again && f.listed {
 		if err := j.noCopies(ctx, f, present, surplus); err != nil {
 			return err
 		}

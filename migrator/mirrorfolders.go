@@ -408,7 +408,11 @@ func (j *job) removeFolder(ctx context.Context, f *folder) (done bool, err error
 			if err != nil {
 				j.log.Info("the target does not remove a folder that the source has no more", zap.String("folder", f.Target), zap.Error(err))
 			}
-			done = err == nil
+			if done = err == nil; done && !f.Subscribed { // its owner may have subscribed it
+				if err := j.dest.Unsubscribe(ctx, f.Target); err != nil && !isStatus(err) {
+					return false, again(errorTarget, fmt.Errorf("unsubscribe %s: %w", f.Target, err))
+				}
+			}
 			j.there.mailboxes = slices.Delete(j.there.mailboxes, at, at+1)
 		}
 	}

@@ -103,13 +103,15 @@ func TestParkedAgainWithReturnedMailDeleted(t *testing.T) {
 	source, target, b := parkedAndBack(t)
 	source.pull("INBOX", message(1001, "new"))
 	target.put("Work", message(3000, "delivered to the wrong place"))
+	target.put("Own", message(3001, "its own"))
 	o := b.options(t)
 	atStep(&o, "flip.closing", 1, func() { source.pull("INBOX", message(1000, "new")) })
 	b.forth(t, o, "anna", secret)
 	want := source.all()
 	want[message(3000, "delivered to the wrong place")] = 1
+	want[message(3001, "its own")] = 1
 	once(t, "target", target, want)
-	if text := strings.Join(b.events(t), "\n"); !strings.Contains(text, "equal; beside that: 1 on the target only") {
+	if text := strings.Join(b.events(t), "\n"); !strings.Contains(text, "equal; beside that: 2 on the target only") {
 		t.Error(text)
 	}
 }
@@ -130,6 +132,24 @@ func TestParkedAgainAfterMovesOnTheTarget(t *testing.T) {
 	}
 	source.pull("INBOX", gone) // from where it was before he moved it on the target
 	b.forth(t, b.options(t), "anna", secret)
+	same(t, source, target)
+}
+
+// A folder that its owner made on the target, and makes on the source while he moves
+// anew, is one that the source has.
+func TestParkedAgainWithItsFolderMadeOnTheSource(t *testing.T) {
+	source, target, b := parkedFakes(t, config.FlipAt{}, workFolders)
+	b.hold(t, nil)
+	b.anna(t)
+	b.flips(t, b.options(t), source, target)
+	target.carry("INBOX", "Own", message(3, strings.Repeat("x", 3)))
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	o := b.options(t)
+	o.Concurrency = 1
+	atStep(&o, "rollback.rebase.committed", 1, func() { source.put("Own", message(4000, "new")) })
+	b.forth(t, o, "anna", secret)
 	same(t, source, target)
 }
 

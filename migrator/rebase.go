@@ -93,10 +93,10 @@ type rebasing struct {
 	drop    map[[2]int]bool // the messages to be forgotten, by run and place in it
 	wanting []*wanting
 	supply  []*supply
-	moved   []store.Digest // of what the target has no more where the ledger has it
+	lost    []store.Digest // of what the target has no more where the ledger has it
 	owned   bool           // all that the ledger has counts as copied by migproxy
 	added   []store.Message
-	strays  []store.Message // that are on the target only, to be removed
+	strays  []store.Message // that are on the target where the source has no such message
 	resized []store.Message // of another size on the source, and not appended by the copy
 	altered []store.Altered
 }
@@ -104,12 +104,11 @@ type rebasing struct {
 // wanting is a message that the source shows, and nothing where it was on the
 // target.
 type wanting struct {
-	uid     uint32
-	digest  store.Digest
-	shows   []store.Sighting
-	settled bool // the ledger has it
-	known   bool // its digest
-	done    bool
+	uid    uint32
+	digest store.Digest
+	shows  []store.Sighting
+	known  bool // its digest
+	done   bool
 }
 
 // supply is a message of the target that accounts for nothing that the source
@@ -180,7 +179,7 @@ func (j *job) beyondMapping(ctx context.Context, folders []*folder) ([]*rebasing
 		if !f.Selectable {
 			continue
 		}
-		f.Subscribed = true // perhaps: its owner has made it
+		f.SourceUIDValidity = 1 // any one: should the source have this folder some day, it is seen for the first time
 		b := &rebasing{f: &folder{Folder: f}, sizes: map[uint32]int64{}}
 		if err := j.lookAtTarget(ctx, b); err != nil {
 			return nil, err
@@ -218,7 +217,6 @@ func (b *rebasing) sort(labels bool) {
 		}
 	}
 	spare := map[uint32]bool{}
-	type spot struct{ validity, uid uint32 }
 	elsewhere := map[spot]bool{} // under several UIDVALIDITYs of the source
 	for i, run := range b.runs {
 		for n, d := range run.Digests {
@@ -226,9 +224,9 @@ func (b *rebasing) sort(labels bool) {
 			if present(run, n) {
 				settled[run.SourceFirst+uint32(n)] = true
 			}
-			if at := (spot{run.TargetUIDValidity, uid}); run.TargetFirst != 0 && !shown(run, n) && !elsewhere[at] {
+			if at := (spot{validity: run.TargetUIDValidity, uid: uid}); run.TargetFirst != 0 && !shown(run, n) && !elsewhere[at] {
 				elsewhere[at] = true
-				b.moved = append(b.moved, d)
+				b.lost = append(b.lost, d)
 			}
 			switch {
 			case shown(run, n) && present(run, n):
@@ -242,7 +240,7 @@ func (b *rebasing) sort(labels bool) {
 				}
 			case run.TargetFirst == 0 && labels:
 			case present(run, n):
-				b.wanting = append(b.wanting, &wanting{uid: run.SourceFirst + uint32(n), digest: d, settled: true, known: true})
+				b.wanting = append(b.wanting, &wanting{uid: run.SourceFirst + uint32(n), digest: d, known: true})
 				b.drop[[2]int{i, n}] = true
 			default:
 				b.drop[[2]int{i, n}] = true
@@ -408,21 +406,16 @@ func matchRebased(all []*rebasing) (moved map[store.Digest]int) {
 			b.added = append(b.added, store.Message{SourceUID: w.uid, TargetUID: s.uid, Digest: w.digest, Octets: b.sizes[s.uid],
 				Appended: appended, Shows: w.shows})
 		}
-		for _, w := range b.wanting {
-			if w.known && !w.settled && !w.done {
-				moved[w.digest]++
-			}
-		}
-		for _, d := range b.moved {
+		for _, d := range b.lost {
 			moved[d]++
 		}
 	}
 	return moved
 }
 
-// findStrays finds what is on the target under no entry of the ledger and is a copy
-// of what the source has in another folder, or had: its owner has moved it there. What
-// is beyond that is mail of the target alone, and stays.
+// findStrays finds what is on the target under no entry of the ledger and is equal to
+// what is no more where the ledger has it: its owner has moved it there. What is
+// beyond that is mail of the target alone, and stays.
 func findStrays(all []*rebasing, moved map[store.Digest]int) {
 	for _, b := range all {
 		for _, s := range b.supply {

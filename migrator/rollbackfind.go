@@ -119,6 +119,9 @@ func (r *returner) survey(ctx context.Context) (all []*returning, err error) {
 func mapBack(known []store.Folder, here, there side) []store.Folder {
 	var swapped []store.Folder
 	for _, f := range known {
+		if at := slices.IndexFunc(there.mailboxes, func(b imapwire.Mailbox) bool { return isInbox(b.Name) }); at >= 0 && isInbox(f.Target) {
+			f.Target = there.mailboxes[at].Name // as it is spelled in the list
+		}
 		swapped = append(swapped, store.Folder{Source: f.Target, Target: f.Source})
 	}
 	var beyond []store.Folder

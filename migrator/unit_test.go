@@ -73,6 +73,20 @@ func TestMapFolders(t *testing.T) {
 	}
 }
 
+// A mapping is followed back for all folders of the target but those that have an
+// original, however the target spells INBOX.
+func TestMapBack(t *testing.T) {
+	slash := hierarchy{"", '/'}
+	here := side{hierarchy: slash, mailboxes: boxes("INBOX", "Work")}
+	for _, inbox := range []string{"INBOX", "Inbox"} {
+		known := mapFolders(nil, here, side{hierarchy: slash})
+		back := mapBack(known, here, side{hierarchy: slash, mailboxes: boxes(inbox, "Work", "Work/Done", "Own")})
+		if len(back) != 2 || back[0].Target != "Own" || back[0].Source != "Own" || back[1].Source != "Work/Done" {
+			t.Errorf("%s: %+v", inbox, back)
+		}
+	}
+}
+
 // The mapping is injective, and a folder that comes later changes nothing.
 func TestMappingIsInjective(t *testing.T) {
 	alphabet := []string{"a", "A", "/", ".", "_", "_2", "INBOX", "&APw-", "Sent"}

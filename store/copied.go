@@ -17,7 +17,6 @@ type CopiedMessage struct {
 	TargetUIDValidity uint32
 	TargetUID         uint32 // 0: it is accounted for by another folder's message, or set aside
 	SetAside          bool
-	Appended          bool // by migproxy; otherwise it was on the target
 	// Present is true under the folder's present SourceUIDValidity.
 	Present bool
 }
@@ -26,10 +25,10 @@ type CopiedMessage struct {
 // digest is wanted. It reads the account's whole ledger, run by run.
 func (c *Claim) Copied(ctx context.Context, wanted func(Digest) bool) (copied []CopiedMessage, err error) {
 	rows, err := c.store.r.QueryContext(ctx, `SELECT f.id, f.source, r.source_uidvalidity, r.source_first,
-			r.target_uidvalidity, r.target_first, r.digests, FALSE, r.appended, r.source_uidvalidity = f.source_uidvalidity
+			r.target_uidvalidity, r.target_first, r.digests, FALSE, r.source_uidvalidity = f.source_uidvalidity
 			FROM runs r JOIN folders f ON f.id = r.folder_id WHERE f.account_id = $1
 		UNION ALL SELECT f.id, f.source, q.source_uidvalidity, q.source_uid,
-			0, 0, q.digest, TRUE, FALSE, q.source_uidvalidity = f.source_uidvalidity
+			0, 0, q.digest, TRUE, q.source_uidvalidity = f.source_uidvalidity
 			FROM quarantine q JOIN folders f ON f.id = q.folder_id WHERE f.account_id = $1 AND q.complete`, c.id)
 	if err != nil {
 		return nil, dbError(err)
@@ -39,7 +38,7 @@ func (c *Claim) Copied(ctx context.Context, wanted func(Digest) bool) (copied []
 		var m CopiedMessage
 		var source, digests []byte
 		if err := rows.Scan(&m.FolderID, &source, &m.SourceUIDValidity, &m.SourceUID,
-			&m.TargetUIDValidity, &m.TargetUID, &digests, &m.SetAside, &m.Appended, &m.Present); err != nil {
+			&m.TargetUIDValidity, &m.TargetUID, &digests, &m.SetAside, &m.Present); err != nil {
 			return nil, dbError(err)
 		}
 		for d := range slices.Chunk(digests, len(Digest{})) {

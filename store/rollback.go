@@ -229,12 +229,12 @@ type Rebased struct {
 	// Folder is written as by PutFolder; what is added counts under its
 	// UIDVALIDITYs.
 	Folder Folder
-	// Changed are the runs of which something is forgotten.
+	// Changed are the runs of which something is forgotten, or counts as appended.
 	Changed []RebasedRun
 	// Added are messages that are accounted for in another way than before.
 	Added []Message
 	// Strays are messages of the target that the source does not have there: they
-	// count as copied under a former UIDVALIDITY, which is 0. SourceUID is unique.
+	// count as copied under the UIDVALIDITY 0, which no folder of the source has.
 	Strays []Message
 	// Altered are messages of other octets on the two sides.
 	Altered []Altered

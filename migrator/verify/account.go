@@ -112,23 +112,22 @@ func (r *run) folders(ctx context.Context) error {
 }
 
 // targetOnly counts what is in folders of which the copy knows nothing: deliveries,
-// sent mail, and what its owner has made there.
+// sent mail, and what its owner has made there. Logins may wait, so they are not listed.
 func (r *run) targetOnly(ctx context.Context, known []store.FolderCounts, there []mailbox) error {
 	for _, b := range there {
 		if slices.ContainsFunc(known, func(f store.FolderCounts) bool { return sameName(f.Target, b.name) }) {
 			continue
 		}
 		r.progress.folder(b.name)
-		v, notes, err := r.target.read(ctx, b.name)
+		n, err := r.target.count(ctx, b.name)
 		if isLogin(err) || ctx.Err() != nil {
 			return err
 		}
-		if err != nil || len(v.messages) == 0 {
+		if err != nil || n == 0 {
 			continue // nothing of the source is in it: whether it can be read does not matter
 		}
-		f := Folder{Target: b.name, Notes: notes}
-		f.TargetSide = v.side()
-		f.Surplus = f.TargetSide.Messages
+		f := Folder{Target: b.name}
+		f.TargetSide.Messages, f.Surplus = n, n
 		r.add(f)
 	}
 	return nil

@@ -150,7 +150,7 @@ func (c *Counts) all() []*int64 {
 
 // Folder is the result for one folder. Names are as on the wire; Target is
 // empty for a folder that the copy does not know yet, and Source for one that only
-// the target has, with messages in it.
+// the target has, of which the messages are counted and nothing else is known.
 type Folder struct {
 	Source string `json:"source"`
 	Target string `json:"target"`

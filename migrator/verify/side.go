@@ -190,6 +190,17 @@ func (s *side) folders(ctx context.Context) (boxes []mailbox, notes []string, er
 	return boxes, notes, s.try(ctx, true, list)
 }
 
+// count is how many messages a folder has.
+func (s *side) count(ctx context.Context, name string) (n int64, err error) {
+	err = s.try(ctx, !canName(name), func(l *link) error {
+		l.folder = ""
+		box, err := l.examine(ctx, name)
+		n = int64(box.exists)
+		return err
+	})
+	return n, err
+}
+
 // read lists a folder. A server that does not open it is a notOpened.
 func (s *side) read(ctx context.Context, name string) (v *view, notes []string, err error) {
 	read := func(l *link) (err error) {
