@@ -148,7 +148,10 @@ func TestParkedAgainWithItsFolderMadeOnTheSource(t *testing.T) {
 	}
 	o := b.options(t)
 	o.Concurrency = 1
-	atStep(&o, "rollback.rebase.committed", 1, func() { source.put("Own", message(4000, "new")) })
+	atStep(&o, "rollback.rebase.committed", 1, func() {
+		source.put("Own", message(4000, "new"))
+		source.put("Own", message(4001, "new"))
+	})
 	b.forth(t, o, "anna", secret)
 	same(t, source, target)
 }
