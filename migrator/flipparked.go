@@ -55,7 +55,7 @@ func (j *job) flipParked(ctx context.Context) error {
 	if err != nil && errors.Is(context.Cause(held), errFlipTime) {
 		j.log.Info("the flip took too long", zap.Error(err))
 		j.m.memory.noteTooLong(j.claim.Account.ID)
-		err = j.putOff(fmt.Sprintf("the flip was taken back, since its last pass took longer than %v: it is tried again later", limit))
+		err = j.putOff(putOffTime, fmt.Sprintf("the flip was taken back, since its last pass took longer than %v: it is tried again later", limit))
 	}
 	if err != nil {
 		return j.takeBack(ctx, err)
@@ -74,8 +74,9 @@ func (j *job) takeBack(ctx context.Context, cause error) error {
 	return cause
 }
 
-// putOff says when the flip is tried again.
-func (j *job) putOff(why string) *later {
+// putOff counts why the flip was put off, and says when it is tried again.
+func (j *job) putOff(reason, why string) *later {
+	j.m.metrics.putOff.WithLabelValues(reason).Inc()
 	n := j.m.memory.countPutOff(j.claim.Account.ID)
 	return &later{pause: min(j.m.pause(firstPutOff+n-1), maxPutOff), why: why}
 }
@@ -136,7 +137,7 @@ func (j *job) awaitHold(ctx context.Context) error {
 			case <-j.stop.Done():
 				return errStopped
 			case <-timer.C:
-				return j.putOff("a session on the source was never silent (the proxy's log names its client), so that the flip was put off: it is tried again later")
+				return j.putOff(putOffSession, "a session on the source was never silent (the proxy's log names its client), so that the flip was put off: it is tried again later")
 			case c, open := <-changes:
 				if !open {
 					return errStopped // the store is closed
@@ -162,7 +163,7 @@ func (j *job) passHeld(ctx context.Context) error {
 			break
 		}
 		if n+1 == maxHeld {
-			return j.putOff("mail arrives on the source faster than it is copied, so that the flip was taken back: it is tried again later")
+			return j.putOff(putOffArrivals, "mail arrives on the source faster than it is copied, so that the flip was taken back: it is tried again later")
 		}
 	}
 	if err := j.tooManyAside(); err != nil {
@@ -197,7 +198,7 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 		what = result.Problem
 	}
 	if result.Problem == "" && different > 0 && different == t.NotCopied { // it has arrived since the last pass
-		return j.putOff("the flip was taken back, since mail arrived in its last moment: " + what)
+		return j.putOff(putOffArrivals, "the flip was taken back, since mail arrived in its last moment: "+what)
 	}
 	equal := result.Problem == "" && different == 0
 	tries := j.m.memory.countUnequal(j.claim.Account.ID, equal)
@@ -216,7 +217,7 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 		return nil
 	}
 	if tries < maxUnequal {
-		return j.putOff("the flip was taken back, since the two sides are not the same: " + what)
+		return j.putOff(putOffUnequal, "the flip was taken back, since the two sides are not the same: "+what)
 	}
 	j.m.memory.countUnequal(j.claim.Account.ID, true) // the administrator's retry begins anew
 	return &halt{state: store.Failed, reason: errorCompare,

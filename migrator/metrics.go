@@ -19,9 +19,18 @@ const (
 	errorInternal    = "internal"    // the store, or a mistake of our own
 )
 
+// Why a flip was put off: the values of the label reason of
+// migproxy_flips_put_off_total.
+const (
+	putOffSession  = "session"  // a session on the source was never silent
+	putOffTime     = "time"     // the last pass took too long
+	putOffArrivals = "arrivals" // mail arrived on the source meanwhile
+	putOffUnequal  = "unequal"  // the two sides were not the same
+)
+
 type metrics struct {
 	messages, bytes prometheus.Counter
-	errors          *prometheus.CounterVec
+	errors, putOff  *prometheus.CounterVec
 	inWork          prometheus.Gauge
 }
 
@@ -33,6 +42,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "migproxy_bytes_copied_total", Help: "Octets of messages that the target acknowledged."}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "migproxy_copy_errors_total", Help: "Troubles of the copy, by reason."}, []string{"reason"}),
+		putOff: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "migproxy_flips_put_off_total", Help: "Flips of accounts parked on the source that were put off or taken back, by reason."}, []string{"reason"}),
 		inWork: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "migproxy_accounts_in_work", Help: "Accounts that a worker is moving now."}),
 	}
@@ -40,10 +51,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		errorRefused, errorQuota, errorUndelivered, errorCompare, errorName, errorKeep, errorInternal} {
 		m.errors.WithLabelValues(reason)
 	}
+	for _, reason := range []string{putOffSession, putOffTime, putOffArrivals, putOffUnequal} {
+		m.putOff.WithLabelValues(reason)
+	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.messages, m.bytes, m.errors, m.inWork} {
+	for _, c := range []prometheus.Collector{m.messages, m.bytes, m.errors, m.putOff, m.inWork} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

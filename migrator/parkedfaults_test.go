@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"migproxy/config"
 	"migproxy/migrator"
 	"migproxy/store"
@@ -226,6 +228,27 @@ func TestParkedNeverSilent(t *testing.T) {
 	if strings.Count(text, "was never silent") != 1 || strings.Count(text, "Migrating") != 1 {
 		t.Error(text)
 	}
+	if n := putOff(t, o)["session"]; n != 2 {
+		t.Errorf("%v flips are counted as put off", n)
+	}
+}
+
+// putOff reads how many flips are counted as put off, by reason.
+func putOff(t *testing.T, o migrator.Options) map[string]float64 {
+	t.Helper()
+	families, err := o.Metrics.(prometheus.Gatherer).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "migproxy_flips_put_off_total" {
+			for _, m := range f.GetMetric() {
+				count[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return count
 }
 
 // What the administrator has agreed to outlives a flip that is put off.
@@ -277,6 +300,9 @@ func TestParkedFlipTakesTooLong(t *testing.T) {
 	b.flipsWith(t, o, source, target, func(m *migrator.Migrator) { m.HastenFlip(0, 10*time.Second, 300*time.Millisecond) })
 	if text := strings.Join(b.events(t), "\n"); h.times() < 2 || !strings.Contains(text, "took longer than 300ms") {
 		t.Error(h.times(), text)
+	}
+	if n := putOff(t, o); n["time"] == 0 || n["session"] != 0 {
+		t.Errorf("counted as put off: %v", n)
 	}
 }
 
