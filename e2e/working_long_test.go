@@ -12,6 +12,7 @@ func TestUserWorksUntilTheFlipWithManySeeds(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) *office{"Dovecot": dovecotOffice, "Courier": courierOffice} {
 		for seed := range uint64(10) {
 			t.Run(fmt.Sprintf("%s %d", name, seed+100), func(t *testing.T) {
+				t.Parallel()
 				o := start(t)
 				o.user.Messages, o.user.After = 120, 10
 				o.works(t, seed+100)
@@ -24,6 +25,7 @@ func TestUserWorksUntilTheFlipWithManySeeds(t *testing.T) {
 func TestUserOfALaterWaveWorks(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) *office{"Dovecot": dovecotOffice, "Courier": courierOffice} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o := start(t)
 			s := o.settings()
 			s.domain += "    wave: { exclude: [\"*\"] }\n"
