@@ -42,6 +42,7 @@ func (l *line) silent(d time.Duration) {
 // A client that is in the middle of an APPEND when the flip begins is not cut: the
 // flip waits for it, and the message is there once.
 func TestFlipWaitsForAnAppend(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, killable, atSource)
 	steps := filepath.Join(t.TempDir(), "steps")
 	p.env = []string{"KILLTEST_LOG=" + steps}

@@ -163,6 +163,7 @@ func TestOnePOP3LoginMovesAMailbox(t *testing.T) {
 }
 
 func TestMoveFromCourier(t *testing.T) {
+	t.Parallel()
 	courier := servers.StartCourier(t, map[string]string{user: password})
 	target := servers.StartDovecot(t, servers.DovecotOptions{Separator: targetSep})
 	fill(t, courier.IMAP, user, password, "INBOX.", ".", "Sent")

@@ -197,6 +197,7 @@ func notRecent(path string) string {
 }
 
 func TestPOP3FromDovecot(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		extra string
 		seen  func(string) string
@@ -213,11 +214,13 @@ func TestPOP3FromDovecot(t *testing.T) {
 }
 
 func TestPOP3FromCourier(t *testing.T) {
+	t.Parallel()
 	source := servers.StartCourier(t, map[string]string{user: password})
 	movesOverPOP3(t, endpoint{imap: source.IMAP, pop3: source.POP3, tls: "none"}, "INBOX.", oddities(), source.Maildir(user), notRecent)
 }
 
 func TestPOP3FromCyrus(t *testing.T) {
+	t.Parallel()
 	source := servers.StartCyrus(t, servers.CyrusOptions{})
 	source.AddUser(user, password)
 	movesOverPOP3(t, cyrusEndpoint(source), "", slices.DeleteFunc(oddities(), refusedByCyrus), "", nil)

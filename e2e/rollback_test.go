@@ -28,8 +28,12 @@ func (v view) everywhere() map[string]int {
 // An account is taken back to its source and moves forth again, twice: whatever its
 // owner does on either side, everything is on both once.
 func TestRollbackAndForthAgain(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"dovecot", "courier"} {
-		t.Run(kind, func(t *testing.T) { rollbackAndForth(t, kind) })
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			rollbackAndForth(t, kind)
+		})
 	}
 }
 
