@@ -216,15 +216,17 @@ func TestSettleRollback(t *testing.T) {
 	}
 }
 
-// The ledger says what it is told, and each message of the target counts once.
-func TestRebase(t *testing.T) {
+// movesAnew is an account that was taken back with these messages in its INBOX, and
+// is claimed to move once more.
+func movesAnew(t *testing.T, messages []Message) (*Claim, Folder, []SourceRun) {
+	t.Helper()
 	s := openDir(t, t.TempDir())
 	moved(t, s, "anna")
 	_, err := s.AskRollback(t.Context(), "anna@example.com")
 	ok(t, err)
 	c := claim(t, s)
 	f := folder(t, c, "INBOX")
-	ok(t, c.Settle(t.Context(), f.ID, nil, batch(1, 10, 100)))
+	ok(t, c.Settle(t.Context(), f.ID, nil, messages))
 	ok(t, c.BeginRollback(t.Context()))
 	ok(t, c.EndRollback(t.Context()))
 	_, err = s.RetryWith(t.Context(), "anna@example.com", config.NewSecret("new"))
@@ -232,6 +234,12 @@ func TestRebase(t *testing.T) {
 	c = claim(t, s)
 	runs, err := s.Runs(t.Context(), f.ID)
 	ok(t, err)
+	return c, f, runs
+}
+
+// The ledger says what it is told, and each message of the target counts once.
+func TestRebase(t *testing.T) {
+	c, f, runs := movesAnew(t, batch(1, 10, 100))
 	// 103 is gone, 104 is another one by now, 105 is in another folder.
 	kept := append(batch(1, 2, 100), batch(6, 5, 100)...)
 	f.TargetUIDValidity = 3
@@ -255,24 +263,11 @@ func TestRebase(t *testing.T) {
 
 // What a run becomes part of is not taken away with what was there.
 func TestRebaseJoinsRuns(t *testing.T) {
-	s := openDir(t, t.TempDir())
-	moved(t, s, "anna")
-	_, err := s.AskRollback(t.Context(), "anna@example.com")
-	ok(t, err)
-	c := claim(t, s)
-	f := folder(t, c, "INBOX")
 	copied, recognised := batch(1, 3, 100), batch(4, 3, 100)
 	for i := range recognised {
 		recognised[i].Appended = false
 	}
-	ok(t, c.Settle(t.Context(), f.ID, nil, append(copied, recognised...)))
-	ok(t, c.BeginRollback(t.Context()))
-	ok(t, c.EndRollback(t.Context()))
-	_, err = s.RetryWith(t.Context(), "anna@example.com", config.NewSecret("new"))
-	ok(t, err)
-	c = claim(t, s)
-	runs, err := s.Runs(t.Context(), f.ID)
-	ok(t, err)
+	c, f, runs := movesAnew(t, append(copied, recognised...))
 	if len(runs) != 2 {
 		t.Fatalf("%+v", runs)
 	}
