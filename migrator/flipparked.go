@@ -191,7 +191,8 @@ func (j *job) proveEqual(ctx context.Context, flags int) error {
 	t := &result.Total
 	different := t.Wrong() - t.Flags - t.Dates + max(0, t.Flags-int64(flags))
 	if j.mirrorsDeletions() {
-		different += max(0, t.Gone-int64(j.left))
+		// Nothing is accounted for by another folder's message any more.
+		different += max(0, t.Gone-int64(j.left)) + t.Moved
 	}
 	what := t.Remarks()
 	if result.Problem != "" {

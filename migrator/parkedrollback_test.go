@@ -1,7 +1,6 @@
 package migrator_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,11 +28,7 @@ func parkedAndBack(t *testing.T) (source, target *fakeServer, b *bench) {
 func (f *fakeServer) mark(box, body string, flags ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b := f.box(box)
-	at := slices.IndexFunc(b.mails, func(m fakeMail) bool { return m.body == body })
-	if at < 0 {
-		f.t.Fatalf("%s has no such message", box)
-	}
+	b, at := f.mail(box, body)
 	b.mails[at].flags = flags
 }
 
@@ -154,6 +149,30 @@ func TestParkedAgainWithItsFolderMadeOnTheSource(t *testing.T) {
 	})
 	b.forth(t, o, "anna", secret)
 	same(t, source, target)
+}
+
+// What accounts for a message of another folder does so no more when the parking mode
+// is changed to one in which it can be removed.
+func TestParkedAgainInAnotherMode(t *testing.T) {
+	source, target, _, b := fakes(t, workFolders)
+	b.anna(t)
+	if a := b.run(t, b.options(t), "anna", rest...); a.State != store.Active {
+		t.Fatal(a.State, a.Reason)
+	}
+	target.carry("INBOX", "Own", message(3, strings.Repeat("x", 3)))
+	target.carry("INBOX", "Work", message(4, strings.Repeat("x", 4)))
+	if a := b.rollback(t, b.options(t), "anna"); a.State != store.Excluded {
+		t.Fatalf("%+v", a)
+	}
+	b.askForth(t, "anna", secret)
+	o := b.options(t)
+	o.Concurrency = 1
+	k := &killer{name: "rollback.rebase.committed", n: 1, died: make(chan struct{})}
+	o.Step = k.step
+	crash(t, b, o, k)
+	b.park(t, config.FlipAt{})
+	b.hold(t, nil)
+	b.flips(t, b.options(t), source, target)
 }
 
 // What accounts for a message that has moved on the source does not account for an

@@ -15,15 +15,20 @@ import (
 	"migproxy/store"
 )
 
+// mail is where a fake has a message; f.mu is held.
+func (f *fakeServer) mail(box, body string) (b *fakeBox, at int) {
+	b = f.box(box)
+	if at = slices.IndexFunc(b.mails, func(m fakeMail) bool { return m.body == body }); at < 0 {
+		f.t.Fatalf("%s has no such message", box)
+	}
+	return b, at
+}
+
 // pull takes a message out of a fake's mailbox.
 func (f *fakeServer) pull(box string, body string) fakeMail {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b := f.box(box)
-	at := slices.IndexFunc(b.mails, func(m fakeMail) bool { return m.body == body })
-	if at < 0 {
-		f.t.Fatalf("%s has no such message", box)
-	}
+	b, at := f.mail(box, body)
 	m := b.mails[at]
 	b.mails = slices.Delete(b.mails, at, at+1)
 	return m
